@@ -1,0 +1,73 @@
+# make run   starts a registry on 127.0.0.1:5000, its data under ./var
+# make test  installs what the tests need and runs all of them
+#
+# Both need python3 (3.11 or newer) and nothing else: they keep what they
+# install in .venv, and bring that up to date when pyproject.toml changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint typecheck check clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+	@echo "make lint  runs ruff;  make typecheck  runs mypy --strict;  make check  runs both and the tests"
+	@echo "make clean  removes .venv and the tools' caches, and leaves ./var alone"
+
+run: $(VENV)/installed
+	@mkdir -p var
+	$(BIN)/twistd --nodaemon --pidfile= regd --config etc/regd/development.yml
+
+# The exit status is kept for .ci/run: make turns every failure into its own 2.
+test: $(VENV)/installed-test
+	@status=0; $(BIN)/python -m pytest $(PYTEST_ARGS) || status=$$?; \
+	echo $$status > $(VENV)/pytest-status; exit $$status
+
+lint: $(VENV)/installed-dev
+	@$(BIN)/ruff check --quiet .
+
+typecheck: $(VENV)/installed-dev
+	@$(BIN)/mypy --strict --no-error-summary
+
+check: lint typecheck test
+
+clean:
+	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist _trial_temp*
+	rm -f twisted/plugins/dropin.cache
+	find regd tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An editable install: an edited module is served at the next start.
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	@echo "installing regd into $(VENV)"
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml | $(BIN)/python
+	@echo "installing regd and what its tests need into $(VENV)"
+	@$(PIP) install --editable '.[test]'
+	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-dev: pyproject.toml | $(BIN)/python
+	@echo "installing regd, its tests' needs and the linters into $(VENV)"
+	@$(PIP) install --editable '.[test,dev]'
+	@touch $@ $(VENV)/installed $(VENV)/installed-test
+
+# Debian keeps the part of Python that makes environments in a package of its own.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "regd needs Python 3.11 or newer and $(PYTHON) is not: make PYTHON=python3.13, for one" >&2; \
+	    exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        echo "installing python3-venv"; \
+	        apt-get -qq update >/dev/null && \
+	        DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends python3-venv >/dev/null; \
+	    else \
+	        echo "python3-venv is missing; install it, then run make again: sudo apt-get install python3-venv" >&2; \
+	        exit 1; \
+	    fi; }
+	@$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,1 @@
+"""Tests of regd; the tree mirrors ``regd/``, and ``tests/e2e`` drives real clients."""
