@@ -3,6 +3,7 @@ The project itself: one version, a plugin that twistd finds once installed, and
 files that hold on any machine.
 """
 
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -11,20 +12,20 @@ import tomllib
 import zipfile
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import regd
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What prints, from outside the project, where twistd finds the plugin.
+# What prints, from outside the project, where twistd looks and what it finds.
 FIND_PLUGIN = """
 import sys
+import twisted.plugins
 from twisted.application.service import IServiceMaker
 from twisted.plugin import getPlugins
-for maker in getPlugins(IServiceMaker):
-    if maker.tapname == "regd":
-        print(maker.module, sys.modules["twisted.plugins.regd_plugin"].__file__)
+print(*twisted.plugins.__path__)
+print(*(maker.module for maker in getPlugins(IServiceMaker) if maker.tapname == "regd"))
 """
 
 
@@ -76,17 +77,27 @@ class WheelTest(SynchronousTestCase):
         self.assertIn("regd/py.typed", names)
         self.assertFalse([name for name in names if name.startswith("tests/")])
 
-        # An editable install of the same project may come after it on the
-        # path; the first is taken.
-        found = run(sys.executable, "-c", FIND_PLUGIN, cwd=directory, path=str(site)).stdout
-        self.assertEqual(found.split()[:2], ["regd.service", f"{site}/twisted/plugins/regd_plugin.py"])
+        looked_in, found = run(
+            sys.executable, "-c", FIND_PLUGIN, cwd=directory, path=str(site)
+        ).stdout.splitlines()
+        self.assertIn(f"{site}/twisted/plugins", looked_in.split())
+        self.assertEqual(found, "regd.service")
+
+    def test_twistd_knows_the_command_where_regd_is_installed(self) -> None:
+        try:
+            importlib.metadata.version("regd")
+        except importlib.metadata.PackageNotFoundError:
+            raise SkipTest("regd is not installed for this interpreter; make test installs it") from None
+        twistd = Path(sys.executable).with_name("twistd")
+        listed = run(str(twistd), "--help", cwd="/").stdout
+        self.assertRegex(listed, r"(?m)^\s+regd\s+A container registry daemon\.$")
 
 
 class PortableTest(SynchronousTestCase):
     """Nothing that is kept knows the machine that it was written on."""
 
-    # /home/docker and the like are in no file; paths that every Debian machine
-    # has (/usr, /etc, /var, /run, /tmp, /proc) are fine.
+    # Homes, mounts and work trees. The paths that every Debian machine has
+    # (/usr, /etc, /var, /run, /tmp, /proc) are fine.
     machine_path = re.compile(r"(?<![\w.$}~-])/(?:home|root|Users|mnt|work)/\w")
 
     def tracked(self) -> list[Path]:
