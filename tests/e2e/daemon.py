@@ -1,0 +1,192 @@
+"""
+A registry as a process: regd under ``twistd``, or, to see that a test asks for
+what users have today, Debian's ``docker-registry``. Both take the same
+configuration file and the same directory.
+"""
+
+import importlib.metadata
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tests.e2e.process import Memory, Program, free_port, need
+from tests.e2e.rawhttp import Client
+
+__all__ = ["SECRET", "Peer", "Regd", "Server", "server"]
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+# Signs the state of uploads; the same for every server, as in a cluster.
+SECRET = "asecretforthetests"
+
+CONFIGURATION = """\
+version: 0.1
+log:
+  level: {level}
+  fields:
+    service: registry
+storage:
+  cache:
+    blobdescriptor: inmemory
+  filesystem:
+    rootdirectory: {data}
+  maintenance:
+    uploadpurging:
+      enabled: false
+    readonly:
+      enabled: false
+  delete:
+    enabled: true
+http:
+  addr: 127.0.0.1:{port}
+  secret: {secret}
+"""
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """
+    :param home: The home directory for the program.
+    :return: An environment without proxies, ``REGISTRY_*`` and other people's settings.
+    """
+    kept = ("PATH", "LANG", "LC_ALL", "TMPDIR")
+    return {name: os.environ[name] for name in kept if name in os.environ} | {"HOME": str(home)}
+
+
+class Server:
+    """
+    A registry on 127.0.0.1, with its files in one directory. It may be stopped
+    and started again, on the same port, any number of times.
+
+    :param directory: Its configuration, log and, by default, data go here.
+    :param data: The root directory of its storage.
+    :param extra: Text to put at the end of the configuration file.
+    :param environment: Variables besides the usual ones.
+    """
+
+    name = ""
+
+    def __init__(
+        self,
+        directory: Path,
+        data: Path | None = None,
+        extra: str = "",
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.data = data or directory / "data"
+        self.data.mkdir(exist_ok=True)
+        self.port = free_port()
+        self.client = Client(self.port)
+        self.configuration = directory / "config.yml"
+        self.configuration.write_text(
+            CONFIGURATION.format(level="info", data=self.data, port=self.port, secret=SECRET) + extra, encoding="utf-8"
+        )
+        self.program = Program(
+            self.command(), directory / "log", clean_environment(directory) | self.settings() | (environment or {}), directory
+        )
+
+    def command(self) -> list[str]:
+        """
+        :return: The command line of the server.
+        """
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, str]:
+        """
+        :return: Variables that its program needs.
+        """
+        return {}
+
+    @property
+    def host(self) -> str:
+        """What stands before the repository in the name of an image: ``127.0.0.1:port``."""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, and come back when it answers."""
+        self.program.start()
+        self.program.wait_ready(self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            return self.client.get("/v2/").status == 200
+        except OSError:
+            return False
+
+    def stop(self) -> int | None:
+        """
+        Ask it to end, and wait for that. Safe to call at any time.
+
+        :return: Its exit status.
+        """
+        return self.program.stop(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.program.kill()
+
+    def restart(self) -> None:
+        """Stop it and start it again."""
+        self.stop()
+        self.start()
+
+    def memory(self) -> Memory:
+        """
+        :return: What its process holds.
+        """
+        return self.program.memory()
+
+
+class Regd(Server):
+    """``twistd regd``, from the environment of the interpreter that runs the tests."""
+
+    name = "regd"
+
+    def command(self) -> list[str]:
+        """
+        :return: The command line that the README gives.
+        """
+        twistd = Path(sys.executable).with_name("twistd")
+        return [str(twistd), "--nodaemon", "--pidfile=", "regd", "-c", str(self.configuration)]
+
+    def settings(self) -> dict[str, str]:
+        """
+        :return: The way to the sources, where regd is not installed.
+        """
+        try:
+            importlib.metadata.version("regd")
+        except importlib.metadata.PackageNotFoundError:
+            return {"PYTHONPATH": str(ROOT)}
+        return {}
+
+
+class Peer(Server):
+    """Debian's ``docker-registry``: CNCF distribution 2.8."""
+
+    name = "docker-registry"
+
+    def command(self) -> list[str]:
+        """
+        :return: The command line that its image and its unit use.
+        """
+        need("docker-registry")
+        return ["docker-registry", "serve", str(self.configuration)]
+
+    def settings(self) -> dict[str, str]:
+        """
+        :return: Switches its tracing off, which newer ones have on.
+        """
+        return {"OTEL_TRACES_EXPORTER": "none"}
+
+
+def server(directory: Path) -> Server:
+    """
+    The server that the clients are to be tried against: regd, or with
+    ``REGD_E2E_SERVER=docker-registry`` Debian's, to tell a fault of a test from one of regd.
+
+    :param directory: Where its files go.
+    :return: The server, not yet started.
+    """
+    return (Peer if os.environ.get("REGD_E2E_SERVER") == Peer.name else Regd)(directory)
