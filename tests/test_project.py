@@ -5,6 +5,7 @@ files that hold on any machine.
 
 import importlib.metadata
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -59,7 +60,7 @@ class WheelTest(SynchronousTestCase):
 
     def test_twistd_finds_the_installed_plugin(self) -> None:
         directory = tempfile.mkdtemp(prefix="regd-wheel-")
-        self.addCleanup(run, "rm", "-rf", directory, cwd="/")
+        self.addCleanup(shutil.rmtree, directory)
         run(
             *(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"),
             *("--no-deps", "--no-build-isolation", "--wheel-dir", directory, str(ROOT)),
@@ -91,6 +92,36 @@ class WheelTest(SynchronousTestCase):
         twistd = Path(sys.executable).with_name("twistd")
         listed = run(str(twistd), "--help", cwd="/").stdout
         self.assertRegex(listed, r"(?m)^\s+regd\s+A container registry daemon\.$")
+
+
+class ContinuousIntegrationTest(SynchronousTestCase):
+    """What CI skips, nobody tests: ``tests/conftest.py`` fails it."""
+
+    def run_a_skip(self, ci: str) -> int:
+        """
+        :param ci: The variable CI.
+        :return: The exit status of pytest on one test that skips.
+        """
+        directory = tempfile.mkdtemp(prefix="regd-skip-")
+        self.addCleanup(shutil.rmtree, directory)
+        Path(directory, "test_skip.py").write_text(
+            "import unittest\n\nclass Skips(unittest.TestCase):\n    def test(self):\n        self.skipTest('no')\n", encoding="utf-8"
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", directory],
+            cwd=directory,
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "CI": ci},
+            capture_output=True,
+            check=False,
+            timeout=120,
+        )
+        return done.returncode
+
+    def test_a_skip_fails_in_ci(self) -> None:
+        self.assertEqual(self.run_a_skip("true"), 1)
+
+    def test_a_skip_passes_elsewhere(self) -> None:
+        self.assertEqual(self.run_a_skip(""), 0)
 
 
 class PortableTest(SynchronousTestCase):
