@@ -1,0 +1,64 @@
+"""The configuration: registry:2's ``config.yml`` and ``REGISTRY_*`` variables, read into frozen values.
+
+:func:`load` does it all; :func:`check` is what ``regd check-config`` prints. What every key means is in ``docs/configuration.rst``.
+"""
+
+from __future__ import annotations
+
+from regd.config.addresses import TCPAddress, UnixAddress
+from regd.config.error import ConfigError
+from regd.config.load import DEFAULT_PATH, default_path, load
+from regd.config.model import (
+    HTTP,
+    AccessLog,
+    Catalog,
+    Config,
+    Debug,
+    Delete,
+    FilesystemStorage,
+    IndexRules,
+    InMemoryStorage,
+    Loaded,
+    Log,
+    Maintenance,
+    ManifestValidation,
+    Platform,
+    ReadOnly,
+    ReverseProxy,
+    Storage,
+    Tags,
+    URLRules,
+    Validation,
+)
+from regd.config.report import Report, check
+
+__all__ = [
+    "DEFAULT_PATH",
+    "HTTP",
+    "AccessLog",
+    "Catalog",
+    "Config",
+    "ConfigError",
+    "Debug",
+    "Delete",
+    "FilesystemStorage",
+    "InMemoryStorage",
+    "IndexRules",
+    "Loaded",
+    "Log",
+    "Maintenance",
+    "ManifestValidation",
+    "Platform",
+    "ReadOnly",
+    "Report",
+    "ReverseProxy",
+    "Storage",
+    "TCPAddress",
+    "Tags",
+    "URLRules",
+    "UnixAddress",
+    "Validation",
+    "check",
+    "default_path",
+    "load",
+]

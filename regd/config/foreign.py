@@ -1,0 +1,121 @@
+"""The keys of registry:2, from 2.5 to 3.x, that regd knows and does not obey, and what happens instead.
+
+Later versions of regd move them to :mod:`regd.config.keys`.
+"""
+
+from __future__ import annotations
+
+from regd.config.schema import Ignored, Refused, Row
+from regd.config.values import Inner
+
+__all__ = ["FOREIGN"]
+
+_REDIS = "redis is not used; regd needs no cache that processes share"
+_TLS = "this version does not speak TLS; it belongs to the proxy in front"
+_PURGING = "this version does not remove abandoned uploads"
+_PROMETHEUS = "this version has no page of metrics"
+_HEALTH = "this version makes no checks at intervals; http.debug.addr serves /debug/health"
+_NOTIFICATIONS = "this version sends no notifications"
+_PROXY = "nothing to do without proxy.remoteurl, which this version does not have"
+_REPORTING = "errors are reported to the log only"
+_MIDDLEWARE = "middleware does not run; regd sends every blob itself"
+_SCHEMA1 = "manifests of schema 1 are refused"
+
+_DRIVERS = "filesystem or inmemory"
+_NO_DRIVER = "this version does not have the driver"
+_NO_AUTH = "this version cannot ask who a client is, and must not start open where the configuration says that it is protected"
+_NO_TLS = "this version does not speak TLS, and must not start in plain text where the configuration says otherwise"
+
+
+def _ignored(section: str, instead: str, names: str, switch: str = "") -> list[Row]:
+    """Rows of one section that share their answer.
+
+    :param names: separated by spaces.
+    """
+    return [Ignored(f"{section}.{name}", instead, switch=switch) for name in names.split()]
+
+
+def _items(names: str) -> tuple[Inner, ...]:
+    """The levels of a list of maps with these names, separated by spaces."""
+    return (Inner(""), Inner("[]"), *(Inner(f"[].{name}") for name in names.split()))
+
+
+def _drivers() -> list[Row]:
+    return [
+        Refused(f"storage.{name}", f"{_NO_DRIVER} {name}", _DRIVERS, presence=True)
+        for name in ("s3", "s3aws", "s3goamz", "gcs", "azure", "swift", "oss")
+    ]
+
+
+FOREIGN: tuple[Row, ...] = (
+    Ignored("log.reportcaller", "log lines do not name the place in the code", harmless=("false",)),
+    Ignored(
+        "log.hooks",
+        "no mail is sent for log lines",
+        inner=_items(
+            "type disabled levels levels[] options.smtp.addr options.smtp.username options.smtp.password options.smtp.insecure"
+            " options.from options.to options.to[]",
+        ),
+    ),
+    *_drivers(),
+    Ignored("storage.tag.concurrencylimit", "tags are looked up within storage.filesystem.maxthreads"),
+    Ignored("storage.maintenance.uploadpurging.enabled", _PURGING, harmless=("false",)),
+    *_ignored("storage.maintenance.uploadpurging", _PURGING, "age interval dryrun", switch="enabled"),
+    Refused("auth.silly", _NO_AUTH, "none", presence=True),
+    Refused("auth.htpasswd", _NO_AUTH, "none", presence=True),
+    Refused("auth.token", _NO_AUTH, "none", presence=True),
+    Refused("auth.*", _NO_AUTH, "none", presence=True),
+    Ignored("auth.none", "every client may do everything", harmless=("",), free=True),
+    *(
+        Ignored(f"middleware.{place}", _MIDDLEWARE, inner=_items("name disabled options options.*"))
+        for place in ("registry", "repository", "storage")
+    ),
+    *_ignored("reporting", _REPORTING, "bugsnag.apikey bugsnag.releasestage bugsnag.endpoint"),
+    *_ignored("reporting", _REPORTING, "newrelic.licensekey newrelic.name newrelic.verbose"),
+    *(
+        Refused(f"http.tls.{name}", _NO_TLS, "nothing", free=name.endswith("s"))
+        for name in (
+            "certificate",
+            "key",
+            "clientcas",
+            "clientauth",
+            "letsencrypt.cachefile",
+            "letsencrypt.email",
+            "letsencrypt.hosts",
+            "letsencrypt.directoryurl",
+        )
+    ),
+    Ignored("http.tls.minimumtls", _TLS),
+    Ignored("http.tls.ciphersuites", _TLS, inner=(Inner(""), Inner("[]"))),
+    Ignored("http.debug.prometheus.enabled", _PROMETHEUS, harmless=("false",)),
+    Ignored("http.debug.prometheus.path", _PROMETHEUS, switch="enabled"),
+    Ignored("http.h2c.enabled", "regd speaks HTTP/1.1", harmless=("false",)),
+    Ignored("notifications.events.includereferences", _NOTIFICATIONS, harmless=("false",)),
+    Ignored(
+        "notifications.endpoints",
+        _NOTIFICATIONS,
+        inner=_items(
+            "name disabled url headers headers.* headers.*[] timeout threshold backoff ignoredmediatypes ignoredmediatypes[]"
+            " ignore.mediatypes ignore.mediatypes[] ignore.actions ignore.actions[]",
+        ),
+    ),
+    *_ignored("redis", _REDIS, "addr username password db dialtimeout readtimeout writetimeout"),
+    *_ignored("redis", _REDIS, "pool.maxidle pool.maxactive pool.idletimeout tls.enabled tls.certificate tls.key"),
+    Ignored("redis.addrs", _REDIS, inner=(Inner(""), Inner("[]"))),
+    Ignored("redis.tls.clientcas", _REDIS, inner=(Inner(""), Inner("[]"))),
+    Ignored("redis.tls.rootcas", _REDIS, inner=(Inner(""), Inner("[]"))),
+    *_ignored("redis", _REDIS, "clientname protocol sentinelusername sentinelpassword mastername maxredirects"),
+    *_ignored("redis", _REDIS, "maxretries minretrybackoff maxretrybackoff contexttimeoutenabled poolfifo poolsize pooltimeout"),
+    *_ignored("redis", _REDIS, "minidleconns maxidleconns maxactiveconns connmaxidletime connmaxlifetime"),
+    *_ignored("redis", _REDIS, "readonly routebylatency routerandomly disableidentity identitysuffix unstableresp3"),
+    Ignored("health.storagedriver.enabled", _HEALTH, harmless=("false",)),
+    *_ignored("health.storagedriver", _HEALTH, "interval threshold", switch="enabled"),
+    Ignored("health.file", _HEALTH, inner=_items("file interval threshold")),
+    Ignored("health.http", _HEALTH, inner=_items("uri headers headers.* headers.*[] statuscode timeout interval threshold")),
+    Ignored("health.tcp", _HEALTH, inner=_items("addr timeout interval threshold")),
+    Refused("proxy.remoteurl", "this version is not a cache of another registry", "nothing"),
+    *_ignored("proxy", _PROXY, "username password ttl exec.command exec.lifetime cachewritetimeout remotenamespace"),
+    Ignored("compatibility.schema1.enabled", _SCHEMA1, harmless=("false",)),
+    Ignored("compatibility.schema1.signingkeyfile", _SCHEMA1),
+    Ignored("policy.repository.classes", "images of every class are taken", inner=(Inner(""), Inner("[]"))),
+)

@@ -1,0 +1,126 @@
+"""The keys that regd obeys. With :mod:`regd.config.foreign`, this is the table from which everything else is made:
+reading, suggestions for unknown names, environment variables, ``check-config`` and the test of ``docs/configuration.rst``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+from regd.config import checks
+from regd.config.addresses import TCPAddress, UnixAddress, parse_unix_address
+from regd.config.error import shown
+from regd.config.foreign import FOREIGN
+from regd.config.model import Network, Platform
+from regd.config.schema import Key, Row, build
+from regd.config.values import Parser, boolean, choice, duration, from_text, integer, list_of, mapping_of, record, text
+
+LogLevel = Literal["error", "warn", "info", "debug"]
+LogFormatter = Literal["text", "json", "logstash"]
+Platforms = Literal["all", "none", "list"]
+_LEVELS: Parser[LogLevel] = choice("error", "warn", "info", "debug", fold=True)
+_FORMATTERS: Parser[LogFormatter] = choice("text", "json", "logstash", empty="text")
+_NETS: Parser[Literal["tcp", "unix"]] = choice("tcp", "unix", empty="tcp")
+_PLATFORMS: Parser[Platforms] = choice("all", "none", "list", fold=True, empty="all")
+_PATTERNS = list_of(from_text(checks.pattern, shown), "'^https://example\\.com/'")
+
+VERSION = Key("version", text(), "")
+LOG_LEVEL: Key[LogLevel] = Key("log.level", _LEVELS, "info")
+LOGLEVEL: Key[LogLevel] = Key("loglevel", checks.deprecated(_LEVELS, "log.level"), "info")
+LOG_FORMATTER: Key[LogFormatter] = Key("log.formatter", _FORMATTERS, "text")
+LOG_FIELDS: Key[Mapping[str, str]] = Key("log.fields", mapping_of(text(), "service: registry", joiner="_"), MappingProxyType({}))
+ACCESSLOG_DISABLED = Key("log.accesslog.disabled", boolean(), default=False)
+
+FILESYSTEM_ROOT = Key("storage.filesystem.rootdirectory", from_text(checks.directory, shown), "/var/lib/registry")
+FILESYSTEM_THREADS = Key("storage.filesystem.maxthreads", checks.thread_count(), 100)
+INMEMORY = Key("storage.inmemory", checks.empty_section(), None)
+DELETE_ENABLED = Key("storage.delete.enabled", boolean(), default=False)
+READONLY_ENABLED = Key("storage.maintenance.readonly.enabled", boolean(), default=False)
+REDIRECT_DISABLE = Key("storage.redirect.disable", boolean(), default=True)
+CACHE_DESCRIPTOR = Key("storage.cache.blobdescriptor", checks.cache_kind(), "")
+CACHE_LAYERINFO = Key("storage.cache.layerinfo", checks.cache_kind(), "")
+CACHE_SIZE = Key("storage.cache.blobdescriptorsize", integer(quoted=True), 0)
+
+NET: Key[Literal["tcp", "unix"]] = Key("http.net", _NETS, "tcp")
+ADDR: Key[TCPAddress | UnixAddress] = Key("http.addr", from_text(checks.listen_address), checks.DEFAULT_ADDRESS)
+#: The same key, read so where ``http.net`` is ``unix``.
+UNIX_ADDR: Key[TCPAddress | UnixAddress] = Key("http.addr", from_text(parse_unix_address), checks.DEFAULT_ADDRESS)
+PREFIX = Key("http.prefix", from_text(checks.url_prefix), "/")
+HOST = Key("http.host", from_text(checks.url_host, shown), "")
+SECRET = Key("http.secret", text(secret=True), "")
+RELATIVEURLS = Key("http.relativeurls", boolean(), default=False)
+HEADERS: Key[Mapping[str, tuple[str, ...]]] = Key("http.headers", checks.header_fields(), MappingProxyType({}))
+DRAINTIMEOUT = Key("http.draintimeout", duration(), 0.0)
+DEBUG_ADDR: Key[TCPAddress | None] = Key("http.debug.addr", from_text(checks.debug_address, lambda addr: str(addr or "none")), None)
+HTTP2_DISABLED = Key("http.http2.disabled", checks.http2_disabled(), default=True)
+
+CATALOG_MAXENTRIES = Key("catalog.maxentries", checks.page_size(default=1000), 1000)
+TAGS_MAXTAGS = Key("tags.maxtags", checks.page_size(minimum=0, default=1000), 1000)
+
+VALIDATION_DISABLED = Key("validation.disabled", boolean(), default=False)
+VALIDATION_ENABLED = Key("validation.enabled", checks.deprecated(boolean(), "validation.disabled"), default=False)
+URLS_ALLOW: Key[tuple[str, ...]] = Key("validation.manifests.urls.allow", _PATTERNS, ())
+URLS_DENY: Key[tuple[str, ...]] = Key("validation.manifests.urls.deny", _PATTERNS, ())
+INDEX_PLATFORMS: Key[Platforms] = Key("validation.manifests.indexes.platforms", _PLATFORMS, "all")
+INDEX_PLATFORMLIST: Key[tuple[Platform, ...]] = Key(
+    "validation.manifests.indexes.platformlist",
+    list_of(record(Platform, os=text(), architecture=text()), "{os: linux, architecture: amd64}"),
+    (),
+)
+
+TRUSTED: Key[tuple[Network, ...]] = Key("reverseproxy.trusted", list_of(from_text(checks.network), "10.0.0.0/8"), ())
+
+#: Every one of them. ``Any``: they are of many types.
+OBEYED: tuple[Key[Any], ...] = (
+    VERSION,
+    LOG_LEVEL,
+    LOGLEVEL,
+    LOG_FORMATTER,
+    LOG_FIELDS,
+    ACCESSLOG_DISABLED,
+    FILESYSTEM_ROOT,
+    FILESYSTEM_THREADS,
+    INMEMORY,
+    DELETE_ENABLED,
+    READONLY_ENABLED,
+    REDIRECT_DISABLE,
+    CACHE_DESCRIPTOR,
+    CACHE_LAYERINFO,
+    CACHE_SIZE,
+    NET,
+    ADDR,
+    PREFIX,
+    HOST,
+    SECRET,
+    RELATIVEURLS,
+    HEADERS,
+    DRAINTIMEOUT,
+    DEBUG_ADDR,
+    HTTP2_DISABLED,
+    CATALOG_MAXENTRIES,
+    TAGS_MAXTAGS,
+    VALIDATION_DISABLED,
+    VALIDATION_ENABLED,
+    URLS_ALLOW,
+    URLS_DENY,
+    INDEX_PLATFORMS,
+    INDEX_PLATFORMLIST,
+    TRUSTED,
+)
+#: Those that leave nothing to do. They are read all the same: their values have to be right, and may be worth a warning.
+ACCEPTED: tuple[Key[Any], ...] = (INMEMORY, REDIRECT_DISABLE, CACHE_DESCRIPTOR, CACHE_LAYERINFO, CACHE_SIZE, HTTP2_DISABLED)
+TABLE: tuple[Row, ...] = (*OBEYED, *FOREIGN)
+
+#: The names of registry:2's Go fields that are not those of the file. Its environment variables go by the fields.
+_FIELDS = {
+    "compatibility.schema1.signingkeyfile": "TrustKey",
+    "health.file": "FileCheckers",
+    "health.http": "HTTPCheckers",
+    "health.tcp": "TCPCheckers",
+    "log.hooks[].options": "MailOptions",
+    "notifications.events": "EventConfig",
+}
+
+#: The tree of all keys.
+ROOT = build(TABLE, _FIELDS, ("storage", "auth"))

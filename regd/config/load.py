@@ -1,0 +1,219 @@
+"""The file and the environment to a :class:`~regd.config.model.Config`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from regd.config import keys
+from regd.config.document import MapNode, Node, is_null, parse_document
+from regd.config.environment import CONFIGURATION_PATH, override
+from regd.config.error import ConfigError
+from regd.config.model import (
+    HTTP,
+    AccessLog,
+    Catalog,
+    Config,
+    Debug,
+    Delete,
+    FilesystemStorage,
+    IndexRules,
+    InMemoryStorage,
+    Loaded,
+    Log,
+    Maintenance,
+    ManifestValidation,
+    ReadOnly,
+    ReverseProxy,
+    Storage,
+    Tags,
+    URLRules,
+    Validation,
+)
+from regd.config.schema import Key, Refused, as_section
+from regd.config.survey import survey
+from regd.config.values import Place
+
+__all__ = ["DEFAULT_PATH", "default_path", "load"]
+
+T = TypeVar("T")
+
+DEFAULT_PATH = "/etc/regd/config.yml"
+#: A configuration is a few KiB; a wrong file (an image, a log) should not be read to its end.
+_LARGEST_FILE = 1024 * 1024
+#: The drivers that there are, by the name of their section.
+_DRIVERS = ("filesystem", "inmemory")
+
+
+def default_path(argument: str | None, environ: Mapping[str, str]) -> str:
+    """The file to read: the argument, else ``$REGISTRY_CONFIGURATION_PATH``, else ``/etc/regd/config.yml``.
+
+    Empty ones count as not given.
+    """
+    return argument or environ.get(CONFIGURATION_PATH) or DEFAULT_PATH
+
+
+def load(path: str | None, environ: Mapping[str, str]) -> Loaded:
+    """Read a configuration.
+
+    :param path: the file; ``None`` for :func:`default_path`.
+    :param environ: the environment; of it ``REGISTRY_*`` is read.
+    :raises ConfigError: there is no such file, it is no YAML, or a key in it must not be so. ``problems`` has all that were found.
+    """
+    path = default_path(path, environ)
+    document, more = parse_document(_contents(path), path)
+    warnings = [f"{path}: another YAML document follows the first and is not read"] if more else []
+    if is_null(document):
+        document = MapNode({}, document.origin)
+    if not isinstance(document, MapNode):
+        msg = f"{path}: found no keys at the top of the file, allowed: a map that begins with version: 0.1"
+        raise ConfigError(msg)
+    _check_version(document)
+    tree, unknown = override(document, environ, keys.ROOT)
+    found = survey(tree, keys.ROOT)
+    reading = _Reading(tree, found.errors)
+    config = _config(reading)
+    if reading.errors:
+        raise ConfigError.joined(reading.errors)
+    return Loaded(config, (*warnings, *unknown, *found.warnings, *reading.warnings), path)
+
+
+def _contents(path: str) -> bytes:
+    """The bytes of the file."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "this cannot be the path of a file"
+        msg = f"{path}: found no configuration to read ({reason}), allowed: the path of a file that regd may read"
+        raise ConfigError(msg) from None
+    if len(data) > _LARGEST_FILE:
+        msg = f"{path}: found more than {_LARGEST_FILE} bytes, allowed: less; this is hardly a configuration"
+        raise ConfigError(msg)
+    return data
+
+
+def _check_version(document: MapNode) -> None:
+    """The version says how to read all the rest, so a wrong one is the only problem to report."""
+    node = document.entries.get(keys.VERSION.path)
+    if node is None or is_null(node):
+        msg = "version: found nothing, allowed: 0.1 (it is required)"
+        raise ConfigError(msg)
+    place = Place(keys.VERSION.path, node)
+    if keys.VERSION.parser.read(place) != "0.1":
+        raise ConfigError(f"{place.refuse('0.1')}; unsupported version")
+
+
+@dataclass
+class _Reading:
+    """Reads keys and goes on after an error, so that one run reports all of them."""
+
+    tree: MapNode
+    errors: list[ConfigError]
+    warnings: list[str] = field(default_factory=list)
+
+    def node(self, path: str) -> Node | None:
+        """What stands at a path; ``None`` if nothing does, or if a section above it is no map (the survey has said so)."""
+        node: Node | None = self.tree
+        level = keys.ROOT
+        for part in path.split("."):
+            node = as_section(node, level) if node is not None else None
+            node = node.entries.get(part) if isinstance(node, MapNode) else None
+            level = level.children[part]
+        return as_section(node, level) if node is not None and level.children else node
+
+    def given(self, key: Key[T]) -> bool:
+        """Say whether a key has a value."""
+        node = self.node(key.path)
+        return node is not None and not is_null(node)
+
+    def get(self, key: Key[T]) -> T:
+        """The value of a key, or its default; the default also after an error, which is kept."""
+        node = self.node(key.path)
+        if node is None or is_null(node):
+            return key.default
+        try:
+            return key.parser.read(Place(key.path, node, self.warnings))
+        except ConfigError as error:
+            self.errors.append(error)
+            return key.default
+
+
+def _config(reading: _Reading) -> Config:
+    get = reading.get
+    for key in keys.ACCEPTED:
+        get(key)
+    return Config(
+        version=get(keys.VERSION),
+        log=_log(reading),
+        storage=Storage(
+            driver=_driver(reading),
+            delete=Delete(get(keys.DELETE_ENABLED)),
+            maintenance=Maintenance(ReadOnly(get(keys.READONLY_ENABLED))),
+        ),
+        http=_http(reading),
+        catalog=Catalog(get(keys.CATALOG_MAXENTRIES)),
+        tags=Tags(get(keys.TAGS_MAXTAGS)),
+        validation=_validation(reading),
+        reverseproxy=ReverseProxy(get(keys.TRUSTED)),
+    )
+
+
+def _log(reading: _Reading) -> Log:
+    get = reading.get
+    old, new = get(keys.LOGLEVEL), get(keys.LOG_LEVEL)
+    return Log(
+        level=new if reading.given(keys.LOG_LEVEL) else old,
+        formatter=get(keys.LOG_FORMATTER),
+        fields=get(keys.LOG_FIELDS),
+        accesslog=AccessLog(get(keys.ACCESSLOG_DISABLED)),
+    )
+
+
+def _driver(reading: _Reading) -> FilesystemStorage | InMemoryStorage:
+    """The one driver that is named. As in registry:2, the name is enough: ``inmemory:`` without a value chooses it."""
+    section = reading.node("storage")
+    entries = section.entries if isinstance(section, MapNode) else {}
+    named = [name for name in _DRIVERS if name in entries]
+    children = keys.ROOT.children["storage"].children
+    refused = any(isinstance(children[name].row, Refused) for name in entries if name in children)
+    if len(named) > 1:
+        found = " and ".join(f"{name} ({entries[name].origin})" for name in named)
+        allowed = "exactly one driver; REGISTRY_STORAGE='{inmemory: {}}' would replace the whole section of the file"
+        reading.errors.append(ConfigError(f"storage: found {found}, allowed: {allowed}"))
+    # A refused driver, or a section that is no map, has been reported already.
+    elif not named and not refused and (section is None or isinstance(section, MapNode)):
+        reading.errors.append(ConfigError(f"storage: found no driver, allowed: one of {', '.join(_DRIVERS)}"))
+    filesystem = FilesystemStorage(reading.get(keys.FILESYSTEM_ROOT), reading.get(keys.FILESYSTEM_THREADS))
+    return InMemoryStorage() if named == ["inmemory"] else filesystem
+
+
+def _http(reading: _Reading) -> HTTP:
+    get = reading.get
+    unix = get(keys.NET) == "unix"
+    if unix and not reading.given(keys.ADDR):
+        reading.errors.append(ConfigError("http.addr: found nothing, allowed: the path of a socket, because http.net is unix"))
+    return HTTP(
+        addr=get(keys.UNIX_ADDR if unix else keys.ADDR),
+        prefix=get(keys.PREFIX),
+        host=get(keys.HOST),
+        secret=get(keys.SECRET),
+        relativeurls=get(keys.RELATIVEURLS),
+        headers=get(keys.HEADERS),
+        draintimeout=get(keys.DRAINTIMEOUT),
+        debug=Debug(get(keys.DEBUG_ADDR)),
+    )
+
+
+def _validation(reading: _Reading) -> Validation:
+    get = reading.get
+    # As in registry:2: the old key, when it is true, wins; when it is false it says nothing.
+    enabled, disabled = get(keys.VALIDATION_ENABLED), get(keys.VALIDATION_DISABLED)
+    return Validation(
+        disabled=disabled and not enabled,
+        manifests=ManifestValidation(
+            urls=URLRules(get(keys.URLS_ALLOW), get(keys.URLS_DENY)),
+            indexes=IndexRules(get(keys.INDEX_PLATFORMS), get(keys.INDEX_PLATFORMLIST)),
+        ),
+    )

@@ -1,0 +1,260 @@
+"""What regd is told to do: one tree of frozen values, with every default filled in and every value checked.
+
+The names follow the keys of the file (``docs/configuration.rst``). Durations are in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Literal
+
+from regd.config.addresses import TCPAddress, UnixAddress
+from regd.config.patterns import Pattern
+
+__all__ = [
+    "HTTP",
+    "AccessLog",
+    "Catalog",
+    "Config",
+    "Debug",
+    "Delete",
+    "FilesystemStorage",
+    "InMemoryStorage",
+    "IndexRules",
+    "Loaded",
+    "Log",
+    "Maintenance",
+    "ManifestValidation",
+    "Network",
+    "Platform",
+    "ReadOnly",
+    "ReverseProxy",
+    "Storage",
+    "Tags",
+    "URLRules",
+    "Validation",
+]
+
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True)
+class AccessLog:
+    """``log.accesslog``: one line for each request."""
+
+    disabled: bool
+
+
+@dataclass(frozen=True)
+class Log:
+    """``log``: how much is logged, in which form, and what every line carries."""
+
+    level: Literal["error", "warn", "info", "debug"]
+    formatter: Literal["text", "json", "logstash"]
+    fields: Mapping[str, str]
+    accesslog: AccessLog
+
+
+@dataclass(frozen=True)
+class FilesystemStorage:
+    """``storage.filesystem``: the tree of files below ``rootdirectory``.
+
+    :ivar maxthreads: at most so many file operations at once, never less than 25.
+    """
+
+    rootdirectory: str
+    maxthreads: int
+
+
+@dataclass(frozen=True)
+class InMemoryStorage:
+    """``storage.inmemory``: everything is gone when the process ends."""
+
+
+@dataclass(frozen=True)
+class Delete:
+    """``storage.delete``: whether clients may delete."""
+
+    enabled: bool
+
+
+@dataclass(frozen=True)
+class ReadOnly:
+    """``storage.maintenance.readonly``: whether every change is refused."""
+
+    enabled: bool
+
+
+@dataclass(frozen=True)
+class Maintenance:
+    """``storage.maintenance``."""
+
+    readonly: ReadOnly
+
+
+@dataclass(frozen=True)
+class Storage:
+    """``storage``: where the bytes are, and what may be done to them."""
+
+    driver: FilesystemStorage | InMemoryStorage
+    delete: Delete
+    maintenance: Maintenance
+
+
+@dataclass(frozen=True)
+class Debug:
+    """``http.debug``: the listener for operators; ``None`` when there is none."""
+
+    addr: TCPAddress | None
+
+
+@dataclass(frozen=True)
+class HTTP:
+    """``http``: the listener, and how answers name the registry.
+
+    :ivar prefix: starts and ends with ``/``.
+    :ivar host: an absolute URL without a slash at its end; empty when the request decides.
+    :ivar secret: never shown; empty when none was given.
+    :ivar headers: names as the operator wrote them, each with at least one value; checked against RFC 9110 section 5.
+    :ivar draintimeout: seconds that requests in flight get when the daemon stops; 0 does not wait.
+    """
+
+    addr: TCPAddress | UnixAddress
+    prefix: str
+    host: str
+    secret: str = field(repr=False)
+    relativeurls: bool
+    headers: Mapping[str, tuple[str, ...]]
+    draintimeout: float
+    debug: Debug
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """``catalog``: at most so many repositories in one answer."""
+
+    maxentries: int = 1000
+
+
+@dataclass(frozen=True)
+class Tags:
+    """``tags``: at most so many tags in one answer."""
+
+    maxtags: int = 1000
+
+
+@dataclass(frozen=True)
+class URLRules:
+    """``validation.manifests.urls``: which URLs a pushed manifest may name for a layer.
+
+    :ivar allow: regular expressions in Go's (RE2) syntax, unanchored.
+    :ivar deny: the same.
+    """
+
+    allow: tuple[str, ...]
+    deny: tuple[str, ...]
+    _allow: tuple[Pattern, ...] = field(init=False, repr=False, compare=False)
+    _deny: tuple[Pattern, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Compile the rules once; :exc:`regd.config.patterns.PatternError` if one is not an expression."""
+        # A frozen dataclass offers no other way to keep a value that is derived from its fields.
+        object.__setattr__(self, "_allow", tuple(map(Pattern.parse, self.allow)))
+        object.__setattr__(self, "_deny", tuple(map(Pattern.parse, self.deny)))
+
+    def permits(self, url: str) -> bool:
+        """Say whether a manifest may name this URL, as registry:2 decides it.
+
+        Without any rule nothing is allowed. With only ``deny`` rules, what they do not match is allowed.
+        The time is linear in the length of the URL, whatever the rules are.
+        """
+        if not self._allow and not self._deny:
+            return False
+        if self._allow and not any(rule.search(url) for rule in self._allow):
+            return False
+        return not any(rule.search(url) for rule in self._deny)
+
+
+@dataclass(frozen=True)
+class Platform:
+    """One entry of ``validation.manifests.indexes.platformlist``."""
+
+    os: str
+    architecture: str
+
+
+@dataclass(frozen=True)
+class IndexRules:
+    """``validation.manifests.indexes``: which images of a pushed index have to be here already.
+
+    :ivar platformlist: what ``platforms == "list"`` asks for; empty otherwise has no meaning.
+    """
+
+    platforms: Literal["all", "none", "list"]
+    platformlist: tuple[Platform, ...]
+
+
+@dataclass(frozen=True)
+class ManifestValidation:
+    """``validation.manifests``."""
+
+    urls: URLRules
+    indexes: IndexRules
+
+
+@dataclass(frozen=True)
+class Validation:
+    """``validation``: what is checked in pushed manifests; ``disabled`` switches all of it off."""
+
+    disabled: bool
+    manifests: ManifestValidation
+
+
+@dataclass(frozen=True)
+class ReverseProxy:
+    """``reverseproxy``: the peers whose ``Forwarded`` and ``X-Forwarded-*`` headers are believed."""
+
+    trusted: tuple[Network, ...] = ()
+
+    def trusts(self, peer: str) -> bool:
+        """Say whether a peer is one of the trusted proxies.
+
+        :param peer: an IP address; anything else (the peer of a Unix socket has none) is not trusted.
+        """
+        try:
+            address = ip_address(peer.partition("%")[0])
+        except ValueError:
+            return False
+        # A socket that takes IPv4 and IPv6 reports an IPv4 peer as ::ffff:a.b.c.d.
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return any(address in network for network in self.trusted)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All of it."""
+
+    version: str
+    log: Log
+    storage: Storage
+    http: HTTP
+    catalog: Catalog
+    tags: Tags
+    validation: Validation
+    reverseproxy: ReverseProxy
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A configuration, and what its reader has to tell the operator.
+
+    :ivar warnings: one line each.
+    :ivar path: the file that was read.
+    """
+
+    config: Config
+    warnings: tuple[str, ...]
+    path: str
