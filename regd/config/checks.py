@@ -45,6 +45,7 @@ _FIELD_VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")
 #: Fields that say where a message ends and what becomes of the connection (RFC 9110 section 7.6.1, RFC 9112 section 6).
 _FRAMING = frozenset({"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})
 _PREFIX = re.compile(r"/(?:[A-Za-z0-9._~-]+/)*")
+_VISIBLE = re.compile(r"[!-~]+")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 #: registry:2 takes fewer for this many.
 _FEWEST_THREADS = 25
@@ -73,6 +74,9 @@ def url_host(found: str) -> str:
     if not found:
         return ""
     msg = "an absolute URL with http or https and a host, without user, query and fragment, such as https://registry.example.com"
+    # urlsplit() drops line breaks and tabs, and takes what it is left with.
+    if not _VISIBLE.fullmatch(found):
+        raise ValueError(msg)
     try:
         url = urlsplit(found)
         port = url.port

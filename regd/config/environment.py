@@ -32,6 +32,8 @@ PREFIX = "REGISTRY_"
 CONFIGURATION_PATH = "REGISTRY_CONFIGURATION_PATH"
 #: registry:2 reads the version from the file alone; images of it often set a variable of this name to their own version.
 _VERSION = "REGISTRY_VERSION"
+#: Every container beside a service named registry finds these.
+_SERVICE_LINK = re.compile(r"REGISTRY_(?:SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_[0-9]+_.*|NAME|ENV_.*)")
 #: An index has no more digits than this.
 _INDEX = re.compile(r"[0-9]{1,6}")
 
@@ -48,6 +50,7 @@ def override(tree: MapNode, environ: Mapping[str, str], root: Level) -> tuple[Ma
     :raises ConfigError: a value that is no YAML, or an index behind the end of its list. The line names the variable.
     """
     warnings: list[str] = []
+    links: list[str] = []
     for name in sorted(filter(_is_override, environ), key=_order):
         if name == _VERSION:
             warnings.append(f"{name}: ignored; version is read from the file alone")
@@ -56,10 +59,15 @@ def override(tree: MapNode, environ: Mapping[str, str], root: Level) -> tuple[Ma
         try:
             changed = variable.set(tree, root, tuple(name.removeprefix(PREFIX).split("_")), "")
         except _Unknown:
+            if _SERVICE_LINK.fullmatch(name):
+                links.append(name)
+                continue
             warnings.append(f"{name}: ignored; there is no such key{_suggestion(name, root)}")
             continue
         if isinstance(changed, MapNode):
             tree = changed
+    if links:
+        warnings.append(f"{', '.join(links)}: ignored; Kubernetes and Docker links set them for a service named registry")
     return tree, warnings
 
 
@@ -101,7 +109,7 @@ class _Variable:
         :raises _Unknown: no key has this name.
         """
         if not parts:
-            return self.parsed(level)
+            return self.parsed(level, path)
         node = None if node is None or (is_null(node) and not level.choice) else as_section(node, level)
         if level.items is not None or (level.free and isinstance(node, ListNode)):
             return self.set_item(node, level, parts, path)
@@ -136,15 +144,17 @@ class _Variable:
         below = level.children.get(name) or level.members or _FREE
         return node.with_entry(name, self.set(node.entries.get(name), below, rest, f"{path}.{name}" if path else name))
 
-    def parsed(self, level: Level) -> Node:
+    def parsed(self, level: Level, path: str) -> Node:
         """The value, as YAML or, where a text has to be, as typed."""
-        if not level.raw:
-            return parse_document(self.value, self.name, self.name)[0]
         typed = Scalar(self.value, plain=False, origin=self.name)
         try:
-            node, _ = parse_document(self.value, self.name, self.name)
+            node, _ = parse_document(self.value, f"{path} ({self.name})", self.name)
         except ConfigError:
-            return typed
+            if level.raw or level.lenient:
+                return typed
+            raise
+        if not level.raw:
+            return node
         # Quotes around the whole value are YAML's; an empty value or null takes back what the file says.
         return node if isinstance(node, Scalar) and (is_null(node) or not node.plain) else typed
 

@@ -88,6 +88,10 @@ class Level:
     :ivar members: the level of any other name.
     :ivar items: the level of a list's items.
     :ivar row: what is done with the value here, if that is decided at this level.
+    :ivar raw: see :class:`~regd.config.values.Inner`, as for ``joiner``.
+    :ivar lenient: the value is not obeyed, so a variable for it that is no YAML is no reason not to start.
+    :ivar free: anything may stand below.
+    :ivar choice: the section may be given as the name of one of its children.
     """
 
     path: str
@@ -98,6 +102,7 @@ class Level:
     row: Row | None = None
     raw: bool = False
     joiner: str = ""
+    lenient: bool = False
     free: bool = False
     choice: bool = False
 
@@ -139,6 +144,7 @@ def build(rows: Iterable[Row], fields: dict[str, str], choices: Iterable[str]) -
             level = root.find(row.path + inner.suffix)
             level.raw = inner.raw
             level.joiner = inner.joiner
+            level.lenient = not isinstance(row, Key)
         level = root.find(row.path)
         level.row = row
         level.free = not isinstance(row, Key) and row.free

@@ -52,7 +52,7 @@ def _visit(found: Survey, root: Level, node: Node, level: Level, path: str, sibl
         return
     if isinstance(row, Refused):
         if row.presence or not _is_empty(node):
-            found.errors.append(ConfigError(f"{path} ({node.origin}): {row.why}; allowed: {row.allowed}"))
+            found.errors.append(ConfigError(f"{path} ({node.origin}): found, but {row.why}; allowed: {row.allowed}"))
         return
     if isinstance(row, Ignored) and not _is_harmless(row, node, siblings):
         found.ignore(row, node)

@@ -108,7 +108,7 @@ def from_text(convert: Callable[[str], T], show: Callable[[T], str] = str, *, al
             return convert(found)
         except ValueError as error:
             # A URL may hold a password.
-            raise place.refuse(allowed or str(error), hide="@" in found) from None
+            raise place.refuse(allowed or str(error), hide="://" in found and "@" in found) from None
 
     return Parser(read, show, source.inner)
 
