@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.e2e.process import Memory, Program, free_port, need
@@ -23,7 +24,7 @@ SECRET = "asecretforthetests"
 CONFIGURATION = """\
 version: 0.1
 log:
-  level: {level}
+  level: info
   fields:
     service: registry
 storage:
@@ -60,8 +61,8 @@ class Server:
 
     :param directory: Its configuration, log and, by default, data go here.
     :param data: The root directory of its storage.
-    :param extra: Text to put at the end of the configuration file.
-    :param environment: Variables besides the usual ones.
+    :param environment: Variables besides the usual ones; ``REGISTRY_*`` ones override the configuration.
+    :param prefix: What stands before ``/v2/`` in its paths.
     """
 
     name = ""
@@ -70,21 +71,22 @@ class Server:
         self,
         directory: Path,
         data: Path | None = None,
-        extra: str = "",
-        environment: dict[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        prefix: str = "",
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.data = data or directory / "data"
         self.data.mkdir(exist_ok=True)
         self.port = free_port()
+        self.prefix = prefix
         self.client = Client(self.port)
         self.configuration = directory / "config.yml"
         self.configuration.write_text(
-            CONFIGURATION.format(level="info", data=self.data, port=self.port, secret=SECRET) + extra, encoding="utf-8"
+            CONFIGURATION.format(data=self.data, port=self.port, secret=SECRET), encoding="utf-8"
         )
         self.program = Program(
-            self.command(), directory / "log", clean_environment(directory) | self.settings() | (environment or {}), directory
+            self.command(), directory / "log", clean_environment(directory) | self.settings() | dict(environment or {}), directory
         )
 
     def command(self) -> list[str]:
@@ -111,7 +113,7 @@ class Server:
 
     def _answers(self) -> bool:
         try:
-            return self.client.get("/v2/").status == 200
+            return self.client.get(f"{self.prefix}/v2/").status == 200
         except OSError:
             return False
 

@@ -41,6 +41,10 @@ IMAGE = json.dumps(
 # which HTTP/1.1 means anyway (RFC 9112, section 9.3).
 INCIDENTAL = frozenset({"date", "server", "connection"})
 
+# JSON has no parameter charset (RFC 8259, section 11). registry:2 sends one all
+# the same, registry:3 does not, and no client looks at it.
+SAME = {"application/json; charset=utf-8": "application/json"}
+
 
 @dataclass(frozen=True)
 class Said:
@@ -181,5 +185,6 @@ def read(printed: bytes) -> Said:
     """
     head, _, body = printed.partition(b"\r\n\r\n")
     status, *lines = head.decode("latin-1").split("\r\n")
-    headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    fields = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    headers = [(name, SAME.get(value, value)) for name, value in fields]
     return Said(status, tuple(sorted(field for field in headers if field[0] not in INCIDENTAL)), body)
