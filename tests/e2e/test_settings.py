@@ -149,7 +149,8 @@ class SettingsTest(E2ETestCase):
         joint = "&" if "?" in location else "?"
         answer = server.client.request("PUT", f"{location}{joint}digest={digest_of(content)}", halves())
         self.assertEqual(answer.status, 201)
-        self.assertEqual(server.stop(), 0)
+        # twistd ends by the signal that it was sent, once it has cleaned up.
+        self.assertIn(server.stop(), (0, -signal.SIGTERM))
 
 
 class CommandLineTest(E2ETestCase):
@@ -193,10 +194,9 @@ class CommandLineTest(E2ETestCase):
         for command in ("check-config", "serve"):
             done = self.regd(command, path)
             self.assertNotEqual(done.returncode, 0)
-            said = (done.stdout + done.stderr).strip()
-            self.assertEqual(len(said.splitlines()), 1, said)
-            self.assertIn("http.draintimeout", said)
-            self.assertIn("soon", said)
+            (line,) = [line for line in (done.stdout + done.stderr).splitlines() if "soon" in line]
+            self.assertIn("http.draintimeout", line)
+            self.assertNotIn("Traceback", done.stderr)
 
     def test_an_unknown_key_is_a_warning(self) -> None:
         path = self.configuration("version: 0.1\nstorage: {inmemory: {}, delte: {enabled: true}}\nhttp: {addr: ':0'}\n")

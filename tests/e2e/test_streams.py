@@ -1,6 +1,7 @@
 """Bytes that come and go slowly, all at once, in vain or in great numbers, over real sockets."""
 
 import hashlib
+import re
 import socket
 import threading
 import time
@@ -140,8 +141,11 @@ class StreamsTest(ServerTestCase):
         answer = self.server.client.request("PATCH", path, b"intruder", Content_Type="application/octet-stream")
         self.assertEqual(answer.status, 416, answer)
         first.sendall(b"56789")
-        self.assertTrue(first.recv(4096).startswith(b"HTTP/1.1 202 "))
-        self.assertEqual(self.server.client.commit(path, digest_of(b"0123456789")).status, 201)
+        answer_head = first.recv(4096).decode("latin-1")
+        self.assertTrue(answer_head.startswith("HTTP/1.1 202 "), answer_head)
+        location = re.search(r"(?mi)^location: (\S+)", answer_head)
+        assert location is not None, answer_head
+        self.assertEqual(self.server.client.commit(location[1], digest_of(b"0123456789")).status, 201)
 
     def test_downloads_that_end_early(self) -> None:
         digest = self.server.client.push_blob("end/early", noise(8 * MIB))
@@ -156,19 +160,20 @@ class StreamsTest(ServerTestCase):
     def test_requests_one_after_another_on_one_connection(self) -> None:
         connection = self.connect()
         # All of them before the first answer.
-        for _ in range(20):
+        for _ in range(19):
             self.send_head(connection, "GET /v2/")
-        connection.shutdown(socket.SHUT_WR)
+        self.send_head(connection, "GET /v2/", "Connection: close")
         received = b"".join(iter(lambda: connection.recv(65536), b""))
         self.assertEqual(received.count(b"HTTP/1.1 200 "), 20)
 
     def test_a_chunk_that_is_out_of_order(self) -> None:
         location = self.server.client.append(self.server.client.begin_upload("out/of-order"), b"0123456789")
-        for method in ("PATCH", "PUT"):
+        joint = "&" if "?" in location else "?"
+        for method, target in (("PATCH", location), ("PUT", f"{location}{joint}digest={digest_of(b'x')}")):
             answer = self.server.client.request(
-                method, location, b"x" * 10, Content_Range="20-29", Content_Type="application/octet-stream"
+                method, target, b"x" * 10, Content_Range="20-29", Content_Type="application/octet-stream"
             )
-            self.assertEqual((answer.status, answer.headers["range"]), (416, "0-9"), method)
+            self.assertEqual((answer.status, answer.headers.get("range")), (416, "0-9"), answer)
         self.assertEqual(self.server.client.commit(location, digest_of(b"0123456789")).status, 201)
 
     def test_ranges(self) -> None:
