@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from ipaddress import ip_network
+from types import MappingProxyType
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -86,8 +87,7 @@ def url_host(found: str) -> str:
     path = url.path.rstrip("/")
     if url.scheme not in {"http", "https"} or not _HOST.fullmatch(netloc) or any(mark in found for mark in "?#"):
         raise ValueError(msg)
-    if path and not _PREFIX.fullmatch(path + "/"):
-        raise ValueError(msg)
+    url_prefix(path + "/")
     return f"{url.scheme}://{url.netloc}{path}"
 
 
@@ -115,7 +115,7 @@ def _headers(found: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ..
         first = spelled.setdefault(name.lower(), name)
         if values:
             headers[first] = headers.get(first, ()) + values
-    return headers
+    return MappingProxyType(headers)
 
 
 def _field_value(found: str) -> str:

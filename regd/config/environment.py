@@ -83,14 +83,14 @@ def _order(name: str) -> tuple[tuple[bool, int, str], ...]:
 def _suggestion(name: str, root: Level) -> str:
     """What the variable may have been meant to be."""
     known = (_name(level) for level in root.walk() if level.path and level.path != "version")
-    found = nearest(name, known)
-    return f"; the nearest is {found}" if found else ""
+    found = nearest(name.removeprefix(PREFIX), known)
+    return f"; the nearest is {PREFIX}{found}" if found else ""
 
 
 def _name(level: Level) -> str:
-    """The variable for a level. Items are written with index 0, and free names as NAME."""
+    """The variable for a level, without the prefix. Items are written with index 0, and free names as NAME."""
     path = level.path.replace("[]", ".0").replace("*", "name")
-    return PREFIX + path.replace(".", "_").upper()
+    return path.replace(".", "_").upper()
 
 
 @dataclass(frozen=True)

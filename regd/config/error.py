@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "shown"]
+__all__ = ["ConfigError", "one_line", "shown"]
 
 #: A quotation longer than this says no more.
 _LONGEST_QUOTATION = 80
@@ -17,7 +17,7 @@ class ConfigError(Exception):
     """
 
     def __init__(self, *problems: str) -> None:
-        self.problems: tuple[str, ...] = tuple(_one_line(problem) for problem in problems)
+        self.problems: tuple[str, ...] = tuple(one_line(problem) for problem in problems)
         super().__init__(self.problems[0] if self.problems else "the configuration is not usable")
 
     @classmethod
@@ -29,8 +29,8 @@ class ConfigError(Exception):
         return cls(*(problem for error in errors for problem in error.problems))
 
 
-def _one_line(text: str) -> str:
-    """Keep a problem on one line of printable characters, whatever a file name or a YAML message holds."""
+def one_line(text: str) -> str:
+    """Keep a message on one line of printable characters, whatever a file name or a YAML message holds."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 

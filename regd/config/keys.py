@@ -29,7 +29,9 @@ VERSION = Key("version", text(), "")
 LOG_LEVEL: Key[LogLevel] = Key("log.level", _LEVELS, "info")
 LOGLEVEL: Key[LogLevel] = Key("loglevel", checks.deprecated(_LEVELS, "log.level"), "info")
 LOG_FORMATTER: Key[LogFormatter] = Key("log.formatter", _FORMATTERS, "text")
-LOG_FIELDS: Key[Mapping[str, str]] = Key("log.fields", mapping_of(text(), "service: registry", joiner="_"), MappingProxyType({}))
+LOG_FIELDS: Key[Mapping[str, str]] = Key(
+    "log.fields", mapping_of(text(takes_null=True), "service: registry", joiner="_"), MappingProxyType({})
+)
 ACCESSLOG_DISABLED = Key("log.accesslog.disabled", boolean(), default=False)
 
 FILESYSTEM_ROOT = Key("storage.filesystem.rootdirectory", from_text(checks.directory, shown), "/var/lib/registry")

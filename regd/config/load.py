@@ -9,7 +9,7 @@ from typing import TypeVar
 from regd.config import keys
 from regd.config.document import MapNode, Node, is_null, parse_document
 from regd.config.environment import CONFIGURATION_PATH, override
-from regd.config.error import ConfigError
+from regd.config.error import ConfigError, one_line
 from regd.config.model import (
     HTTP,
     AccessLog,
@@ -76,7 +76,8 @@ def load(path: str | None, environ: Mapping[str, str]) -> Loaded:
     config = _config(reading)
     if reading.errors:
         raise ConfigError.joined(reading.errors)
-    return Loaded(config, (*warnings, *unknown, *found.warnings, *reading.warnings), path)
+    warnings += [*unknown, *found.warnings, *reading.warnings]
+    return Loaded(config, tuple(map(one_line, warnings)), path)
 
 
 def _contents(path: str) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from regd.config.document import ListNode, MapNode, Node, Scalar, is_null
@@ -74,25 +75,29 @@ class Inner(NamedTuple):
 
 @dataclass(frozen=True)
 class Parser(Generic[T]):
-    """Reads a value that is not null."""
+    """Reads a value.
+
+    :ivar takes_null: also where nothing is given in a list or a map; at a key itself, that is the default.
+    """
 
     read: Callable[[Place], T]
     show: Callable[[T], str]
     inner: tuple[Inner, ...]
+    takes_null: bool = False
 
 
-def text(*, secret: bool = False) -> Parser[str]:
+def text(*, secret: bool = False, takes_null: bool = False) -> Parser[str]:
     """Text exactly as typed: ``0123`` and ``yes`` are texts too."""
 
     def read(place: Place) -> str:
         if not isinstance(place.node, Scalar):
             raise Place(place.path, place.node, place.warnings, secret).refuse("text")
-        return place.node.text
+        return "" if is_null(place.node) else place.node.text
 
     def show(value: str) -> str:
         return ("set" if value else "not set") if secret else shown(value)
 
-    return Parser(read, show, (Inner("", raw=True),))
+    return Parser(read, show, (Inner("", raw=True),), takes_null)
 
 
 def from_text(convert: Callable[[str], T], show: Callable[[T], str] = str, *, allowed: str = "") -> Parser[T]:
@@ -220,7 +225,7 @@ def mapping_of(item: Parser[T], example: str, *, joiner: str) -> Parser[Mapping[
     def read(place: Place) -> Mapping[str, T]:
         if not isinstance(place.node, MapNode):
             raise place.refuse(f"a map, such as {{{example}}}")
-        return {name: _read_part(item, place.below(f".{name}", node)) for name, node in place.node.entries.items()}
+        return MappingProxyType({name: _read_part(item, place.below(f".{name}", node)) for name, node in place.node.entries.items()})
 
     def show(values: Mapping[str, T]) -> str:
         return f"{{{', '.join(f'{name}: {item.show(value)}' for name, value in values.items())}}}"
@@ -266,7 +271,7 @@ def checked(parser: Parser[T], check: Callable[[T], V], show: Callable[[V], str]
 
 def _read_part(parser: Parser[T], place: Place) -> T:
     """Read an item of a collection, where nothing is not allowed to stand."""
-    if is_null(place.node):
+    if is_null(place.node) and not parser.takes_null:
         raise place.refuse("a value")
     return parser.read(place)
 

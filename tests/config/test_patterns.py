@@ -17,7 +17,9 @@ SHARED = st.recursive(
     lambda inner: st.one_of(
         st.tuples(inner, inner).map("".join),
         st.tuples(inner, inner).map("|".join),
-        st.tuples(inner.map("(?:{})".format), st.sampled_from(["*", "+", "?", "{2}", "{1,3}", "{0}", "{1,}", "*?", "+?", "??"])).map("".join),
+        st.tuples(inner.map("(?:{})".format), st.sampled_from(["*", "+", "?", "{2}", "{1,3}", "{0}", "{1,}", "*?", "+?", "??"])).map(
+            "".join
+        ),
         inner.map("({})".format),
         inner.map("(?i:{})".format),
         inner.map("(?s:{})".format),
@@ -89,8 +91,8 @@ class PatternTests(SynchronousTestCase):
         for expression in (
             "(?=a)", "(?!a)", "(?<=a)", "(?<!a)", r"\1", "(?P=x)", "(?P<x>a)(?P<x>b)", "(?P<x-y>a)", "(?>a)", "(?(1)a)", "(?#a)", "a++",
             "a**", "a{2}{3}", "*a", "a|*", "(*)", "(?i)*", "a{1001}", "a{3,2}", "a{99999}", "(", ")", "(?", "(?)", "(?x)a", "[a", "[", "[]",
-            "[z-a]", "[[:foo:]]", "[a\\", "\\", r"\Z", r"\C", r"\x{110000}", r"\x4", r"\u0041", r"\8", r"\p{Foo}", r"\p", "(" * 200 + ")" * 200,
-            "((a{100}){100}){100}",
+            "[z-a]", "[[:foo:]]", "[a\\", "\\", r"\Z", r"\C", r"\x{110000}", r"\x4", r"\u0041", r"\8", r"\p{Foo}", r"\p",
+            "(" * 200 + ")" * 200, "((a{100}){100}){100}",
         ):  # fmt: skip
             self.assertRaises(PatternError, Pattern.parse, expression)
 
