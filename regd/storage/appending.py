@@ -1,0 +1,166 @@
+"""
+Bytes from the event loop to the end of a file, in batches, stored and hashed off the loop.
+
+The network hands in chunks as they arrive; whatever has gathered while one batch was being stored is the next. When more than
+:data:`HIGH_WATER` bytes wait, the producer is paused, which closes the client's TCP window; so an upload costs this much memory whatever
+its size, and no thread while its client is silent.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
+from zope.interface import implementer
+
+from regd.storage.driver import HashState, StorageError
+from regd.storage.threads import Threads
+
+__all__ = ["HIGH_WATER", "LOW_WATER", "QueuedAppender", "Sink"]
+
+#: Pause the producer above so many bytes in flight. With one more read of the socket this stays below the 256 KiB that promise P1 allows.
+HIGH_WATER: Final = 160 * 1024
+
+#: Resume it at so many.
+LOW_WATER: Final = 64 * 1024
+
+
+class Sink(Protocol):
+    """The blocking end: a file held for appending. Each method raises :class:`StorageError` when it fails."""
+
+    def write(self, chunks: Sequence[bytes]) -> None:
+        """Store all of ``chunks``, in order."""
+
+    def sync(self) -> None:
+        """Make what was stored durable."""
+
+    def close(self) -> None:
+        """Give the file back."""
+
+    def tell(self) -> int:
+        """The size of the file now, in bytes."""
+
+
+@implementer(IConsumer)
+class QueuedAppender:
+    """
+    An :class:`~regd.storage.driver.Appender` over a :class:`Sink`.
+
+    The event loop owns everything but ``_queue``, ``_waiting``, ``_working`` and ``_failure``, which it shares with the one thread that
+    works at a time, under ``_lock``.
+    """
+
+    def __init__(self, sink: Sink, size: int, state: HashState | None, threads: Threads) -> None:
+        self.size = size
+        self.hash = state
+        self._sink = sink
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._queue: list[bytes] = []
+        self._waiting = 0
+        self._working = False
+        self._failure: StorageError | None = None
+        self._producer: IPushProducer | None = None
+        self._paused = False
+        self._worker: Deferred[None] | None = None
+        self._closed = False
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: N802 - IConsumer's name
+        """
+        :raises ValueError: for a pull producer: what comes from a socket comes when it comes.
+        """
+        if not streaming:
+            raise ValueError("only push producers write to the end of a file")
+        self._producer = IPushProducer(producer)
+
+    def unregisterProducer(self) -> None:  # noqa: N802 - IConsumer's name
+        """See :class:`~regd.storage.driver.Appender`."""
+        self._producer = None
+        self._paused = False
+
+    def write(self, data: bytes) -> None:
+        """See :class:`~regd.storage.driver.Appender`."""
+        with self._lock:
+            if self._failure is not None:
+                return
+            self._queue.append(data)
+            self._waiting += len(data)
+            full = self._waiting > HIGH_WATER
+            start, self._working = not self._working, True
+        self.size += len(data)
+        if full and not self._paused and self._producer is not None:
+            self._paused = True
+            self._producer.pauseProducing()
+        if start:
+            self._worker = self._threads.run(self._work)
+
+    async def flush(self) -> int:
+        """See :class:`~regd.storage.driver.Appender`."""
+        while self._worker is not None:
+            worker, self._worker = self._worker, None
+            await worker
+        if self._failure is None:
+            await self._threads.run(self._sync)
+        if self._failure is not None:
+            self.size = self._sink.tell()
+            raise self._failure
+        return self.size
+
+    def close(self) -> None:
+        """See :class:`~regd.storage.driver.Appender`."""
+        if self._closed:
+            return
+        self._closed = True
+        with self._lock:
+            # Only after a flush that failed is there anything here.
+            self._queue.clear()
+        self._sink.close()
+
+    def _sync(self) -> None:
+        """Off the loop."""
+        try:
+            self._sink.sync()
+        except StorageError as error:
+            self._failure, self.hash = error, None
+
+    def _work(self) -> None:
+        """Off the loop: store batches until none is left."""
+        while True:
+            with self._lock:
+                batch, self._queue = self._queue, []
+                if not batch or self._failure is not None:
+                    self._working = False
+                    return
+            size = sum(map(len, batch))
+            try:
+                self._sink.write(batch)
+                if self.hash is not None:
+                    for chunk in batch:
+                        self.hash.update(chunk)
+            except StorageError as error:
+                with self._lock:
+                    # How much of the batch is in the file is not known here, so the hash no longer speaks for it.
+                    self._failure, self.hash, self._working = error, None, False
+                    self._queue.clear()
+                    self._waiting = 0
+                self._threads.tell(self._stop_producer)
+                return
+            with self._lock:
+                before, self._waiting = self._waiting, self._waiting - size
+                drained = self._waiting <= LOW_WATER < before
+            if drained:
+                self._threads.tell(self._resume_producer)
+
+    def _resume_producer(self) -> None:
+        with self._lock:
+            drained = self._waiting <= LOW_WATER
+        if drained and self._paused and self._producer is not None:
+            self._paused = False
+            self._producer.resumeProducing()
+
+    def _stop_producer(self) -> None:
+        if self._producer is not None:
+            self._producer.stopProducing()

@@ -1,0 +1,198 @@
+"""
+What a storage backend must do, and the errors that it may raise.
+
+A backend keeps files of bytes under paths (:mod:`regd.storage.layout`). Everything is ``async``: a backend answers at once where that is
+cheap (a local ``stat``) and works off the event loop where it is not, and its callers need not know which. The contract that every backend
+keeps is executable: ``tests/storage/contract.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from regd.storage.layout import Path
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as HashState
+
+__all__ = ["Appender", "Busy", "Content", "Driver", "Full", "HashState", "Missing", "Stat", "StorageError"]
+
+if not TYPE_CHECKING:
+    HashState = object
+
+
+class Missing(Exception):
+    """There is nothing at this path."""
+
+
+class Busy(Exception):
+    """Somebody else is appending to this file."""
+
+
+class StorageError(Exception):
+    """
+    The storage failed; trying again later may help. ``str()`` says what was tried, on which path, and what the system said, for the log.
+    """
+
+
+class Full(StorageError):
+    """There is no room left: no space, or the quota is used up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """``size`` in bytes, ``modified`` in seconds since the epoch."""
+
+    size: int
+    modified: float
+
+
+class Content(Protocol):
+    """
+    A file opened for reading. It stays readable, and the same, until :meth:`close`, whatever happens to its path.
+
+    :ivar size: bytes in the file when it was opened.
+    """
+
+    size: int
+
+    def fileno(self) -> int | None:
+        """A descriptor that the kernel can send from, or ``None`` where there is none."""
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """
+        Up to ``length`` bytes from ``offset``; empty only at the end of the file.
+
+        :raises StorageError: when reading fails.
+        """
+
+    def close(self) -> None:
+        """Give the file back. May be called again."""
+
+
+class Appender(Protocol):
+    """
+    The end of a file, held by one writer at a time; provides Twisted's ``IConsumer``.
+
+    :ivar size: bytes in the file, those in flight included.
+    :ivar hash: the state of the hash that is fed each byte as it is stored, or ``None`` when none was given, or when a failed write
+        left it out of step with the file.
+    """
+
+    size: int
+    hash: HashState | None
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: N802 - IConsumer's name
+        """Which ``IPushProducer`` is to be paused while the storage is slower than the network, and stopped when it fails."""
+
+    def unregisterProducer(self) -> None:  # noqa: N802 - IConsumer's name
+        """No more will be written by the producer."""
+
+    def write(self, data: bytes) -> None:
+        """Take ``data`` to be stored; never blocks, never raises: a failure is told by :meth:`flush`."""
+
+    async def flush(self) -> int:
+        """
+        Wait until all that was written is stored and durable.
+
+        :returns: the size of the file in bytes.
+        :raises StorageError: when any of it could not be stored; the file ends where storing stopped.
+        """
+
+    def close(self) -> None:
+        """Let the next writer in. May be called again; what was not flushed may be lost."""
+
+
+class Driver(Protocol):
+    """
+    A backend. Every method may raise :class:`StorageError`, and :class:`Full` where it writes; :class:`Missing` where it says so.
+
+    :ivar name: what the configuration calls it.
+    :ivar shared: whether other processes see the same files.
+    """
+
+    name: str
+    shared: bool
+
+    def start(self) -> None:
+        """
+        Make ready; called once, before anything else.
+
+        :raises StorageError: when the storage cannot be used, saying what to do about it.
+        """
+
+    def stop(self) -> None:
+        """Give everything back; nothing is called afterwards."""
+
+    async def check(self) -> None:
+        """
+        See whether files can be read and written now (for health checks).
+
+        :raises StorageError: when they cannot.
+        """
+
+    async def stat(self, path: Path) -> Stat:
+        """
+        :raises Missing: when there is no file at ``path``.
+        """
+
+    async def read(self, path: Path, limit: int) -> bytes:
+        """
+        The first ``limit`` bytes of a file that is expected to be small.
+
+        :raises Missing: when there is no file at ``path``.
+        """
+
+    async def open(self, path: Path) -> Content:
+        """
+        :raises Missing: when there is no file at ``path``.
+        """
+
+    async def hash(self, path: Path, algorithm: str) -> HashState:
+        """
+        Read a file to its end, off the event loop.
+
+        :raises Missing: when there is no file at ``path``.
+        """
+
+    async def names(self, path: Path) -> Sequence[str]:
+        """
+        The names in a directory, in the order of their UTF-8 bytes.
+
+        :raises Missing: when there is no directory at ``path``.
+        """
+
+    async def exists(self, path: Path) -> bool:
+        """Whether there is a file or a directory at ``path``."""
+
+    async def write(self, *files: tuple[Path, bytes], durable: bool = True) -> None:
+        """
+        Write files whole, in the order given, each visible and durable before the next is begun; readers see the old or the new.
+
+        :param durable: ``False`` for what may be lost in a power cut; it is still never seen half.
+        """
+
+    async def append(self, path: Path, state: HashState | None = None) -> Appender:
+        """
+        Hold the end of a file that is there.
+
+        :param state: a hash of all that is in the file, to be fed what is appended.
+        :raises Missing: when there is no file at ``path``.
+        :raises Busy: when somebody else, in whichever process, holds it.
+        """
+
+    async def move(self, source: Path, destination: Path) -> None:
+        """
+        Make the file durable, then give it another path in one step, replacing what is there, and make that durable too.
+
+        :raises Missing: when there is no file at ``source``.
+        """
+
+    async def delete(self, path: Path) -> None:
+        """
+        Remove a file or a directory with all that is in it, durably.
+
+        :raises Missing: when there is nothing at ``path``.
+        """

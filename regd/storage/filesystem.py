@@ -1,0 +1,402 @@
+"""
+Files in a directory of this machine: the embedded default.
+
+What only looks (``stat``, ``open``, reading a link) is done where it is asked for, because it is cheaper than a thread: some 15 µs
+against 80. What changes the disk or reads much of it goes to a thread, because a flush may take as long as the disk likes (promises P2
+and P4).
+
+A file becomes visible by ``rename`` and nothing is edited in place, uploads in progress aside. The order is always: bytes, ``fsync`` of the
+file, ``rename``, ``fsync`` of the directory; and of each directory above that had to be made, from the lowest up.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import functools
+import hashlib
+import os
+import stat as stat_module
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from twisted.logger import Logger
+
+from regd.storage import listing
+from regd.storage.appending import QueuedAppender
+from regd.storage.driver import Busy, Content, Full, HashState, Missing, Stat, StorageError
+from regd.storage.layout import Path
+from regd.storage.threads import PoolThreads
+
+__all__ = ["FilesystemDriver"]
+
+#: Up to so many bytes are read where one stands; more in a thread.
+INLINE_READ: Final = 32 * 1024
+
+#: A directory of this many bytes itself holds a few hundred names at most on every file system, and is listed where one stands.
+INLINE_DIRECTORY: Final = 16 * 1024
+
+#: How much is read at once where a file is read to its end, in bytes.
+_BLOCK: Final = 256 * 1024
+
+#: How often a directory that somebody else removes is made again before the write gives up.
+_MAKE_TRIES: Final = 5
+
+#: regd's own corner of the root, beside registry:2's tree.
+_OWN: Final = "regd"
+
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NOTHING_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
+
+
+@contextmanager
+def _translated(what: str, path: str) -> Iterator[None]:
+    """The system's errors as the driver's, each with what was tried and where."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            raise Missing(path) from None
+        kind = Full if error.errno in _NO_ROOM else StorageError
+        raise kind(f"cannot {what} {path}: {error.strerror or error}") from error
+
+
+class FilesystemDriver:
+    """
+    A :class:`~regd.storage.driver.Driver` over a directory.
+
+    :param root: ``storage.filesystem.rootdirectory``; made when it is missing.
+    :param threads: where blocking work runs.
+    :param writable: whether the registry takes changes; without, the directory is not asked to.
+    """
+
+    name = "filesystem"
+    shared = True
+    _log = Logger()
+
+    def __init__(self, root: str, threads: PoolThreads, *, writable: bool = True) -> None:
+        self.root = os.path.abspath(root)
+        self._threads = threads
+        self._writable = writable
+        self._listings = listing.Listings()
+
+    def start(self) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        where = f"storage.filesystem.rootdirectory {self.root}"
+        try:
+            if self._writable:
+                os.makedirs(self.root, exist_ok=True)
+            if not os.path.isdir(self.root):
+                raise StorageError(f"{where} is not a directory: make it, or name another one")
+            os.listdir(self.root)
+            if self._writable:
+                self._probe()
+        except OSError as error:
+            who = f"user {os.geteuid()}, group {os.getegid()}"
+            raise StorageError(
+                f"{where} cannot be {'used' if self._writable else 'read'} by {who}: {error.strerror}; "
+                "give it to that user, or free space, or name another directory"
+            ) from None
+        self._threads.start()
+
+    def stop(self) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        self._threads.stop()
+
+    async def check(self) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        with _translated("use", self.root):
+            try:
+                await self._threads.run(self._probe if self._writable else lambda: os.listdir(self.root))
+            except Missing:
+                raise StorageError(f"{self.root} is not there") from None
+
+    async def stat(self, path: Path) -> Stat:
+        """See :class:`~regd.storage.driver.Driver`."""
+        full = self._full(path)
+        with _translated("look at", full):
+            found = os.stat(full)
+        if not stat_module.S_ISREG(found.st_mode):
+            raise Missing(full)
+        return Stat(found.st_size, found.st_mtime)
+
+    async def exists(self, path: Path) -> bool:
+        """See :class:`~regd.storage.driver.Driver`."""
+        full = self._full(path)
+        try:
+            with _translated("look at", full):
+                os.stat(full)
+        except Missing:
+            return False
+        return True
+
+    async def read(self, path: Path, limit: int) -> bytes:
+        """See :class:`~regd.storage.driver.Driver`."""
+        content = self._open(path)
+        try:
+            return await content.read(0, min(limit, content.size))
+        finally:
+            content.close()
+
+    async def open(self, path: Path) -> Content:
+        """See :class:`~regd.storage.driver.Driver`."""
+        return self._open(path)
+
+    async def hash(self, path: Path, algorithm: str) -> HashState:
+        """See :class:`~regd.storage.driver.Driver`."""
+        return await self._threads.run(_hash_file, self._full(path), algorithm)
+
+    async def names(self, path: Path) -> Sequence[str]:
+        """See :class:`~regd.storage.driver.Driver`."""
+        full = self._full(path)
+        with _translated("list", full):
+            found = os.stat(full)
+            known = self._listings.get(path, found)
+            if known is None:
+                small = found.st_size <= INLINE_DIRECTORY
+                read = listing.read(full) if small else await self._threads.run(listing.read, full)
+                self._listings.put(path, found, read)
+                known = read
+        return known
+
+    async def write(self, *files: tuple[Path, bytes], durable: bool = True) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        await self._threads.run(self._write_all, files, durable)
+
+    async def append(self, path: Path, state: HashState | None = None) -> QueuedAppender:
+        """See :class:`~regd.storage.driver.Driver`."""
+        full = self._full(path)
+        with _translated("open", full):
+            fd = os.open(full, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            with _translated("lock", full):
+                try:
+                    # The kernel lets go of it when the process dies, and knows of other processes on this machine.
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise Busy(full) from None
+                held, there = os.fstat(fd), os.stat(full)
+            if (held.st_dev, held.st_ino) != (there.st_dev, there.st_ino):
+                # Committed or cancelled, and begun anew, between the opening and the locking.
+                raise Missing(full)
+        except BaseException:
+            os.close(fd)
+            raise
+        return QueuedAppender(_FileSink(full, fd), held.st_size, state, self._threads)
+
+    async def move(self, source: Path, destination: Path) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        await self._threads.run(self._move, self._full(source), self._full(destination))
+
+    async def delete(self, path: Path) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        await self._threads.run(_delete, self._full(path))
+
+    def _full(self, path: Path) -> str:
+        return f"{self.root}/{path}"
+
+    def _open(self, path: Path) -> _FileContent:
+        full = self._full(path)
+        with _translated("open", full):
+            fd = os.open(full, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                found = os.fstat(fd)
+            except BaseException:
+                os.close(fd)
+                raise
+        if not stat_module.S_ISREG(found.st_mode):
+            os.close(fd)
+            raise Missing(full)
+        return _FileContent(full, fd, found.st_size, self._threads)
+
+    # What follows runs in threads.
+
+    def _probe(self) -> None:
+        """Write a file and remove it: the one proof that writing works, quotas and read-only mounts included."""
+        own = f"{self.root}/{_OWN}"
+        os.makedirs(own, exist_ok=True)
+        probe = f"{own}/probe.{uuid.uuid4()}.tmp"
+        try:
+            _store(probe, b"regd", durable=False)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(probe)
+
+    def _write_all(self, files: Sequence[tuple[Path, bytes]], durable: bool) -> None:
+        for path, content in files:
+            full = self._full(path)
+            temporary = f"{full}.{uuid.uuid4()}.tmp"
+            with _translated("write", full):
+                try:
+                    self._in_directory(full, functools.partial(_store, temporary, content, durable), durable)
+                    os.rename(temporary, full)
+                except BaseException:
+                    with suppress(OSError):
+                        os.unlink(temporary)
+                    raise
+                if durable:
+                    _sync_directory(os.path.dirname(full))
+
+    def _move(self, source: str, destination: str) -> None:
+        with _translated("make durable", source):
+            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        with _translated("move a file to", destination):
+            self._in_directory(destination, lambda: os.rename(source, destination), durable=True)
+            _sync_directory(os.path.dirname(destination))
+
+    def _in_directory(self, path: str, act: Callable[[], None], durable: bool) -> None:
+        """
+        Do something that needs the directory of ``path``, making it where it is missing; again when somebody removes it in between.
+        """
+        directory = os.path.dirname(path)
+        for _ in range(_MAKE_TRIES):
+            try:
+                act()
+            except FileNotFoundError:
+                if not os.path.isdir(self.root):
+                    # A root that has gone away is a disk that is not mounted. Writing below its mount point would hide the data.
+                    raise StorageError(f"cannot write below {self.root}: it is not there any more") from None
+                _make_directories(directory, durable)
+            else:
+                return
+        act()
+
+
+class _FileContent:
+    """A :class:`~regd.storage.driver.Content` over a descriptor."""
+
+    def __init__(self, path: str, fd: int, size: int, threads: PoolThreads) -> None:
+        self.size = size
+        self._path = path
+        self._fd = fd
+        self._threads = threads
+
+    def fileno(self) -> int | None:
+        """See :class:`~regd.storage.driver.Content`."""
+        return self._fd
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """See :class:`~regd.storage.driver.Content`."""
+        if length <= INLINE_READ:
+            return self._read(offset, length)
+        return await self._threads.run(self._read, offset, length)
+
+    def _read(self, offset: int, length: int) -> bytes:
+        with _translated("read", self._path):
+            return os.pread(self._fd, length, offset)
+
+    def close(self) -> None:
+        """See :class:`~regd.storage.driver.Content`."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+class _FileSink:
+    """A :class:`~regd.storage.appending.Sink` over a locked descriptor."""
+
+    def __init__(self, path: str, fd: int) -> None:
+        self._path = path
+        self._fd = fd
+
+    def write(self, chunks: Sequence[bytes]) -> None:
+        """See :class:`~regd.storage.appending.Sink`."""
+        with _translated("append to", self._path):
+            rest: list[bytes | memoryview] = list(chunks)
+            while rest:
+                written = os.writev(self._fd, rest[:_IOV_MAX])
+                while rest and written >= len(rest[0]):
+                    written -= len(rest.pop(0))
+                if written:
+                    rest[0] = memoryview(rest[0])[written:]
+
+    def sync(self) -> None:
+        """See :class:`~regd.storage.appending.Sink`."""
+        with _translated("make durable", self._path):
+            os.fsync(self._fd)
+
+    def close(self) -> None:
+        """See :class:`~regd.storage.appending.Sink`."""
+        os.close(self._fd)
+
+    def tell(self) -> int:
+        """See :class:`~regd.storage.appending.Sink`."""
+        return os.fstat(self._fd).st_size
+
+
+_IOV_MAX: Final = min(1024, os.sysconf("SC_IOV_MAX"))
+
+
+def _store(path: str, content: bytes, durable: bool) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _make_directories(path: str, durable: bool) -> None:
+    missing: list[str] = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for directory in reversed(missing):
+        with suppress(FileExistsError):
+            os.mkdir(directory, 0o777)
+    if durable:
+        # Also where somebody else made them a moment ago: whether they were made durable since is not known.
+        for directory in missing:
+            _sync_directory(os.path.dirname(directory))
+
+
+def _delete(path: str) -> None:
+    with _translated("delete", path):
+        _remove(path)
+        _sync_directory(os.path.dirname(path))
+
+
+def _remove(path: str) -> None:
+    if not stat_module.S_ISDIR(os.lstat(path).st_mode):
+        os.unlink(path)
+        return
+    # Sorted, so that what makes a thing visible goes first: a tag's "current" before its "index".
+    for name in sorted(os.listdir(path)):
+        with suppress(FileNotFoundError):
+            _remove(f"{path}/{name}")
+    try:
+        os.rmdir(path)
+    except OSError as error:
+        # Somebody wrote here meanwhile: their write comes after this delete, and stays.
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
+            raise
+
+
+def _hash_file(path: str, algorithm: str) -> HashState:
+    state = hashlib.new(algorithm)
+    with _translated("read", path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            block = memoryview(bytearray(_BLOCK))
+            while count := os.readv(fd, [block]):
+                state.update(block[:count])
+        finally:
+            os.close(fd)
+    return state

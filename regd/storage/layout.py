@@ -1,0 +1,203 @@
+"""
+The tree on disk, and the only functions that make its paths.
+
+It is the tree of ``registry:2``, to the letter, so that either can serve what the other wrote::
+
+    <root>
+    ├── docker/registry/v2
+    │   ├── blobs/<alg>/<hex[0:2]>/<hex>/data              the bytes of a layer, configuration or manifest
+    │   └── repositories/<name>
+    │       ├── _layers/<alg>/<hex>/link                   this repository holds that blob
+    │       ├── _manifests
+    │       │   ├── revisions/<alg>/<hex>/link             this repository holds that manifest
+    │       │   └── tags/<tag>
+    │       │       ├── current/link                       what the tag means now
+    │       │       └── index/<alg>/<hex>/link             each manifest that it ever meant
+    │       ├── _uploads/<uuid>
+    │       │   ├── data                                   the bytes so far
+    │       │   ├── startedat                              RFC 3339, UTC, whole seconds
+    │       │   ├── hashstates/<alg>/<offset>              registry:2's; neither read nor written here
+    │       │   └── digests/<alg>/<offset>                 regd's: hexadecimal digest of the first <offset> bytes
+    │       └── _referrers/<alg>/<hex>/<alg>/<hex>/link    regd's: that manifest has the subject <alg>/<hex>
+    └── regd                                               regd's own files; registry:2 never looks here
+
+A link holds a digest, ``sha256:<hex>``, without a newline. ``registry:2`` passes over every name below a repository that begins with ``_``
+and that it does not know, and removes an upload with all that is in its directory, so what regd adds is invisible to it.
+
+No name from outside becomes part of a path unless it has passed the grammar of :mod:`regd.names`, so no path leaves the root and no
+component begins with ``_`` or ``.``.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import NewType
+
+from regd.names import Digest, RepositoryName, Tag
+
+__all__ = [
+    "Path",
+    "UploadId",
+    "blob_data",
+    "layer",
+    "layer_link",
+    "manifests",
+    "referrer",
+    "referrer_link",
+    "referrers",
+    "referrers_root",
+    "repositories",
+    "repository",
+    "revision",
+    "revision_link",
+    "revisions",
+    "tag",
+    "tag_index_link",
+    "tag_link",
+    "tags",
+    "upload",
+    "upload_data",
+    "upload_digest",
+    "upload_started",
+    "uploads",
+]
+
+#: A place in the storage, relative to its root, components joined by ``/``. Made here only.
+Path = NewType("Path", str)
+
+_V2 = "docker/registry/v2"
+_REPOSITORIES = f"{_V2}/repositories"
+
+
+class UploadId(str):
+    """The name of an upload: a UUID, any version, in its canonical form."""
+
+    __slots__ = ()
+
+    @classmethod
+    def new(cls) -> UploadId:
+        """One that nobody can guess."""
+        return cls(uuid.uuid4())
+
+    @classmethod
+    def parse(cls, text: str) -> UploadId:
+        """
+        :raises ValueError: when ``text`` is not a UUID in its canonical form.
+        """
+        if str(uuid.UUID(text)) != text:
+            raise ValueError("not in canonical form")
+        return cls(text)
+
+
+def _split(digest: Digest) -> str:
+    return digest.replace(":", "/", 1)
+
+
+def blob_data(digest: Digest) -> Path:
+    """The bytes of a blob."""
+    return Path(f"{_V2}/blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}/data")
+
+
+def repositories() -> Path:
+    """The directory of all repositories."""
+    return Path(_REPOSITORIES)
+
+
+def repository(name: str) -> Path:
+    """The directory of one repository, or of a leading part of a repository's name."""
+    return Path(f"{_REPOSITORIES}/{name}" if name else _REPOSITORIES)
+
+
+def manifests(name: RepositoryName) -> Path:
+    """The directory whose being there makes a repository exist."""
+    return Path(f"{_REPOSITORIES}/{name}/_manifests")
+
+
+def layer(name: RepositoryName, digest: Digest) -> Path:
+    """The directory that holds one link to a blob."""
+    return Path(f"{_REPOSITORIES}/{name}/_layers/{_split(digest)}")
+
+
+def layer_link(name: RepositoryName, digest: Digest) -> Path:
+    """The link to a blob."""
+    return Path(f"{layer(name, digest)}/link")
+
+
+def revisions(name: RepositoryName, algorithm: str) -> Path:
+    """The directory of all manifests of one digest algorithm."""
+    return Path(f"{_REPOSITORIES}/{name}/_manifests/revisions/{algorithm}")
+
+
+def revision(name: RepositoryName, digest: Digest) -> Path:
+    """The directory that holds one link to a manifest."""
+    return Path(f"{_REPOSITORIES}/{name}/_manifests/revisions/{_split(digest)}")
+
+
+def revision_link(name: RepositoryName, digest: Digest) -> Path:
+    """The link to a manifest."""
+    return Path(f"{revision(name, digest)}/link")
+
+
+def tags(name: RepositoryName) -> Path:
+    """The directory of all tags."""
+    return Path(f"{_REPOSITORIES}/{name}/_manifests/tags")
+
+
+def tag(name: RepositoryName, tag: Tag) -> Path:
+    """The directory of one tag."""
+    return Path(f"{_REPOSITORIES}/{name}/_manifests/tags/{tag}")
+
+
+def tag_link(name: RepositoryName, tag: Tag) -> Path:
+    """The link to what a tag means now."""
+    return Path(f"{_REPOSITORIES}/{name}/_manifests/tags/{tag}/current/link")
+
+
+def tag_index_link(name: RepositoryName, tag: Tag, digest: Digest) -> Path:
+    """The link that remembers that a tag once meant this manifest."""
+    return Path(f"{_REPOSITORIES}/{name}/_manifests/tags/{tag}/index/{_split(digest)}/link")
+
+
+def uploads(name: RepositoryName) -> Path:
+    """The directory of all uploads in progress."""
+    return Path(f"{_REPOSITORIES}/{name}/_uploads")
+
+
+def upload(name: RepositoryName, upload: UploadId) -> Path:
+    """The directory of one upload."""
+    return Path(f"{_REPOSITORIES}/{name}/_uploads/{upload}")
+
+
+def upload_data(name: RepositoryName, upload: UploadId) -> Path:
+    """The bytes of an upload."""
+    return Path(f"{_REPOSITORIES}/{name}/_uploads/{upload}/data")
+
+
+def upload_started(name: RepositoryName, upload: UploadId) -> Path:
+    """When an upload began."""
+    return Path(f"{_REPOSITORIES}/{name}/_uploads/{upload}/startedat")
+
+
+def upload_digest(name: RepositoryName, upload: UploadId, algorithm: str, offset: int) -> Path:
+    """The digest of the first ``offset`` bytes of an upload."""
+    return Path(f"{_REPOSITORIES}/{name}/_uploads/{upload}/digests/{algorithm}/{offset}")
+
+
+def referrers_root(name: RepositoryName) -> Path:
+    """The directory of all referrers of a repository."""
+    return Path(f"{_REPOSITORIES}/{name}/_referrers")
+
+
+def referrers(name: RepositoryName, subject: Digest, algorithm: str) -> Path:
+    """The directory of the referrers of one manifest whose own digests are of one algorithm."""
+    return Path(f"{_REPOSITORIES}/{name}/_referrers/{_split(subject)}/{algorithm}")
+
+
+def referrer(name: RepositoryName, subject: Digest, digest: Digest) -> Path:
+    """The directory that holds one link to a referrer."""
+    return Path(f"{_REPOSITORIES}/{name}/_referrers/{_split(subject)}/{_split(digest)}")
+
+
+def referrer_link(name: RepositoryName, subject: Digest, digest: Digest) -> Path:
+    """The link to a referrer."""
+    return Path(f"{referrer(name, subject, digest)}/link")

@@ -1,0 +1,46 @@
+"""Links: small files that hold a digest. Old trees have empty and torn ones; those count as absent."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from regd.errors import DigestInvalid
+from regd.names import Digest
+from regd.storage.damage import Damage
+from regd.storage.driver import Driver, Missing
+from regd.storage.layout import Path
+
+__all__ = ["Links"]
+
+#: More than the longest digest, in bytes.
+_LIMIT: Final = 256
+
+
+class Links:
+    """Reads links."""
+
+    def __init__(self, driver: Driver, damage: Damage) -> None:
+        self._driver = driver
+        self._damage = damage
+
+    async def read(self, path: Path) -> Digest | None:
+        """
+        What the link points to, or ``None`` where there is no link, or one that does not hold a digest, which is reported.
+
+        :raises StorageError: when reading fails.
+        """
+        try:
+            content = await self._driver.read(path, _LIMIT)
+        except Missing:
+            return None
+        try:
+            # Other tools have written links with a newline at the end.
+            return Digest.parse(content.decode("ascii", "replace").strip())
+        except DigestInvalid:
+            self._damage.report(path, f"{'an empty link' if not content else 'a link that holds no digest'}, passed over")
+            return None
+
+    @staticmethod
+    def file(path: Path, digest: Digest) -> tuple[Path, bytes]:
+        """A link as :meth:`regd.storage.driver.Driver.write` takes it."""
+        return path, digest.encode("ascii")

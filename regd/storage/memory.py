@@ -1,0 +1,178 @@
+"""
+Everything in the memory of this process: ``storage: inmemory``, for trying regd out and for tests. Gone when the process ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from regd.storage.appending import QueuedAppender
+from regd.storage.driver import Busy, Content, HashState, Missing, Stat
+from regd.storage.layout import Path
+from regd.storage.threads import Inline
+
+__all__ = ["MemoryDriver"]
+
+
+@dataclass(slots=True, eq=False)
+class _File:
+    content: bytearray
+    modified: float
+    held: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Directory:
+    entries: dict[str, _File | _Directory] = field(default_factory=dict)
+
+
+class MemoryDriver:
+    """A :class:`~regd.storage.driver.Driver` over a dictionary."""
+
+    name = "inmemory"
+    shared = False
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._root = _Directory()
+        self._threads = Inline()
+
+    def start(self) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+
+    def stop(self) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+
+    async def check(self) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+
+    async def stat(self, path: Path) -> Stat:
+        """See :class:`~regd.storage.driver.Driver`."""
+        file = self._file(path)
+        return Stat(len(file.content), file.modified)
+
+    async def exists(self, path: Path) -> bool:
+        """See :class:`~regd.storage.driver.Driver`."""
+        return self._find(path) is not None
+
+    async def read(self, path: Path, limit: int) -> bytes:
+        """See :class:`~regd.storage.driver.Driver`."""
+        return bytes(self._file(path).content[:limit])
+
+    async def open(self, path: Path) -> Content:
+        """See :class:`~regd.storage.driver.Driver`."""
+        return _MemoryContent(self._file(path).content)
+
+    async def hash(self, path: Path, algorithm: str) -> HashState:
+        """See :class:`~regd.storage.driver.Driver`."""
+        return hashlib.new(algorithm, self._file(path).content)
+
+    async def names(self, path: Path) -> Sequence[str]:
+        """See :class:`~regd.storage.driver.Driver`."""
+        found = self._find(path)
+        if not isinstance(found, _Directory):
+            raise Missing(path)
+        return tuple(sorted(found.entries, key=str.encode))
+
+    async def write(self, *files: tuple[Path, bytes], durable: bool = True) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        for path, content in files:
+            self._put(path, _File(bytearray(content), self._clock()))
+
+    async def append(self, path: Path, state: HashState | None = None) -> QueuedAppender:
+        """See :class:`~regd.storage.driver.Driver`."""
+        file = self._file(path)
+        if file.held:
+            raise Busy(path)
+        file.held = True
+        return QueuedAppender(_MemorySink(file, self._clock), len(file.content), state, self._threads)
+
+    async def move(self, source: Path, destination: Path) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        file = self._file(source)
+        directory, name = self._parent(source)
+        del directory.entries[name]
+        self._put(destination, file)
+
+    async def delete(self, path: Path) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        if self._find(path) is None:
+            raise Missing(path)
+        directory, name = self._parent(path)
+        del directory.entries[name]
+
+    def _find(self, path: str) -> _File | _Directory | None:
+        found: _File | _Directory | None = self._root
+        for name in path.split("/"):
+            if not isinstance(found, _Directory):
+                return None
+            found = found.entries.get(name)
+        return found
+
+    def _file(self, path: Path) -> _File:
+        found = self._find(path)
+        if not isinstance(found, _File):
+            raise Missing(path)
+        return found
+
+    def _parent(self, path: Path) -> tuple[_Directory, str]:
+        """The directory that a path is in, made where it is missing, and the path's last component."""
+        *above, name = path.split("/")
+        directory = self._root
+        for component in above:
+            entry = directory.entries.setdefault(component, _Directory())
+            if not isinstance(entry, _Directory):
+                raise Missing(path)
+            directory = entry
+        return directory, name
+
+    def _put(self, path: Path, file: _File) -> None:
+        directory, name = self._parent(path)
+        directory.entries[name] = file
+
+
+class _MemoryContent:
+    """A :class:`~regd.storage.driver.Content`. A file is only ever replaced, or grows at its end, so the size at opening bounds it."""
+
+    def __init__(self, content: bytearray) -> None:
+        self.size = len(content)
+        self._content = content
+
+    def fileno(self) -> int | None:
+        """See :class:`~regd.storage.driver.Content`."""
+        return None
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """See :class:`~regd.storage.driver.Content`."""
+        return bytes(self._content[offset : min(offset + length, self.size)])
+
+    def close(self) -> None:
+        """See :class:`~regd.storage.driver.Content`."""
+
+
+class _MemorySink:
+    """A :class:`~regd.storage.appending.Sink`."""
+
+    def __init__(self, file: _File, clock: Callable[[], float]) -> None:
+        self._file = file
+        self._clock = clock
+
+    def write(self, chunks: Sequence[bytes]) -> None:
+        """See :class:`~regd.storage.appending.Sink`."""
+        for chunk in chunks:
+            self._file.content += chunk
+        self._file.modified = self._clock()
+
+    def sync(self) -> None:
+        """See :class:`~regd.storage.appending.Sink`."""
+
+    def close(self) -> None:
+        """See :class:`~regd.storage.appending.Sink`."""
+        self._file.held = False
+
+    def tell(self) -> int:
+        """See :class:`~regd.storage.appending.Sink`."""
+        return len(self._file.content)
