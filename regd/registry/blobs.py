@@ -1,0 +1,123 @@
+"""Blobs of a repository: found, opened, linked from another repository, committed, deleted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from twisted.logger import Logger
+
+from regd.errors import BlobUnknown
+from regd.names import Digest, RepositoryName
+from regd.storage import layout
+from regd.storage.damage import Damage
+from regd.storage.driver import Content, Driver, Missing
+from regd.storage.layout import Path
+from regd.storage.links import Links
+
+__all__ = ["Blob", "Blobs"]
+
+_EMPTY: Final = {Digest.of(b""), Digest.of(b"", "sha512")}
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob that is there. ``digest`` is what it is stored under, ``size`` in bytes."""
+
+    digest: Digest
+    size: int
+
+
+class Blobs:
+    """The blobs of all repositories: bytes by digest, and links that say which repository holds which."""
+
+    _log = Logger()
+
+    def __init__(self, driver: Driver, links: Links, damage: Damage) -> None:
+        self._driver = driver
+        self._links = links
+        self._damage = damage
+
+    async def find(self, name: RepositoryName, digest: Digest) -> Blob | None:
+        """The blob, if this repository holds it and its bytes are there."""
+        # registry:2 keeps a sha512 blob under its sha256 digest and says so in the sha512 link, so what the link holds decides.
+        target = await self._links.read(layout.layer_link(name, digest))
+        return None if target is None else await self.stored(target)
+
+    async def stored(self, digest: Digest) -> Blob | None:
+        """The blob, if its bytes are in the storage, whichever repository holds it."""
+        path = layout.blob_data(digest)
+        try:
+            size = (await self._driver.stat(path)).size
+        except Missing:
+            return None
+        if size == 0 and digest not in _EMPTY:
+            self._damage.report(path, "an empty file that should not be, treated as absent; pushing the blob again mends it")
+            return None
+        return Blob(digest, size)
+
+    async def stat(self, name: RepositoryName, digest: Digest) -> Blob:
+        """
+        :raises BlobUnknown: when this repository does not hold it.
+        """
+        blob = await self.find(name, digest)
+        if blob is None:
+            raise BlobUnknown(detail={"digest": digest})
+        return blob
+
+    async def open(self, name: RepositoryName, digest: Digest) -> tuple[Blob, Content]:
+        """
+        :returns: the blob and its bytes, which the caller closes.
+        :raises BlobUnknown: when this repository does not hold it.
+        """
+        blob = await self.stat(name, digest)
+        try:
+            return blob, await self._driver.open(layout.blob_data(blob.digest))
+        except Missing:
+            raise BlobUnknown(detail={"digest": digest}) from None
+
+    async def delete(self, name: RepositoryName, digest: Digest) -> None:
+        """
+        Take the blob out of this repository. Its bytes stay until they are collected.
+
+        :raises BlobUnknown: when this repository does not hold it.
+        """
+        await self.stat(name, digest)
+        try:
+            await self._driver.delete(layout.layer(name, digest))
+        except Missing:
+            raise BlobUnknown(detail={"digest": digest}) from None
+
+    async def mount(self, name: RepositoryName, digest: Digest, source: RepositoryName) -> Blob | None:
+        """Link a blob of ``source`` into ``name``; ``None`` when ``source`` does not hold it."""
+        blob = await self.find(source, digest)
+        if blob is not None:
+            await self._driver.write(Links.file(layout.layer_link(name, digest), blob.digest))
+        return blob
+
+    async def commit(self, name: RepositoryName, source: Path, digest: Digest, size: int) -> None:
+        """
+        Make a verified file the blob ``digest`` of this repository: the bytes durable first, the link to them after.
+
+        Bytes that are there already, and right, are kept as they are, and ``source`` is left to the caller; a damaged file is replaced.
+
+        :param source: a file whose digest has been found to be ``digest``.
+        :param size: its size in bytes.
+        """
+        path = layout.blob_data(digest)
+        if not await self.whole(digest, size):
+            await self._driver.move(source, path)
+            self._damage.healed(path)
+        await self._driver.write(Links.file(layout.layer_link(name, digest), digest))
+
+    async def whole(self, digest: Digest, size: int) -> bool:
+        """Whether the bytes of ``digest`` are in the storage and are right, which means reading them."""
+        path = layout.blob_data(digest)
+        try:
+            found = await self._driver.stat(path)
+            if found.size == size and Digest.from_hash(await self._driver.hash(path, digest.algorithm)) == digest:
+                return True
+        except Missing:
+            return False
+        self._damage.report(path, "does not have the digest that it is stored under; replaced")
+        return False

@@ -1,0 +1,65 @@
+"""One registry: its parts, put together over one storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from regd.names import Digest, RepositoryName
+from regd.registry.blobs import Blob, Blobs
+from regd.registry.catalog import Catalog
+from regd.registry.manifests import Manifests
+from regd.registry.pace import Breathe
+from regd.registry.referrers import Referrers
+from regd.registry.rules import ManifestRules
+from regd.registry.tags import Tags
+from regd.registry.uploads import Uploads
+from regd.storage.damage import Damage
+from regd.storage.driver import Driver
+from regd.storage.links import Links
+
+__all__ = ["Registry"]
+
+
+class Registry:
+    """
+    :param driver: the storage, started.
+    :param damage: told of each broken file that is met.
+    :param rules: what manifests have to fulfil.
+    :param now: seconds since the epoch.
+    :param breathe: gives the event loop a turn in long loops.
+    """
+
+    def __init__(self, driver: Driver, damage: Damage, rules: ManifestRules, now: Callable[[], float], breathe: Breathe) -> None:
+        links = Links(driver, damage)
+        self.blobs = Blobs(driver, links, damage)
+        self.uploads = Uploads(driver, self.blobs, damage, now)
+        self.manifests = Manifests(driver, links, self.blobs, damage, rules, breathe)
+        self.tags = Tags(driver, links, damage, breathe)
+        self.referrers = Referrers(driver, self.manifests)
+        self.catalog = Catalog(driver, breathe)
+
+    async def mount(
+        self,
+        name: RepositoryName,
+        digest: Digest,
+        source: RepositoryName | None,
+        readable: Callable[[RepositoryName], bool] | None = None,
+    ) -> Blob | None:
+        """
+        Make a blob of another repository one of ``name`` without sending it again (specification 1.1, "Mounting a blob").
+
+        :param source: the repository that holds it; ``None`` for any that does.
+        :param readable: whether the client may read a repository; without it, all.
+        :returns: ``None`` when no repository that the client may read holds it.
+        """
+        if source is not None:
+            return await self.blobs.mount(name, digest, source) if readable is None or readable(source) else None
+        if await self.blobs.stored(digest) is None:
+            # The usual answer, without a walk.
+            return None
+        async for candidate in self.catalog.candidates():
+            if readable is None or readable(candidate):
+                blob = await self.blobs.mount(name, digest, candidate)
+                if blob is not None:
+                    return blob
+        return None

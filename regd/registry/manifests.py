@@ -1,0 +1,241 @@
+"""Manifests of a repository: found by tag or digest, validated and stored, deleted."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from regd.errors import DigestInvalid, ManifestInvalid, ManifestTooLarge, ManifestUnknown
+from regd.manifest import Manifest, media_type_of, parse
+from regd.names import ALGORITHMS, CANONICAL, Digest, Reference, RepositoryName, Tag
+from regd.registry.blobs import Blobs
+from regd.registry.pace import Breathe, paced
+from regd.registry.rules import ManifestRules, check
+from regd.storage import layout
+from regd.storage.damage import Damage
+from regd.storage.driver import Driver, Missing
+from regd.storage.links import Links
+
+__all__ = ["LIMIT", "Manifests", "StoredManifest"]
+
+#: The largest manifest that is taken, in bytes (specification 1.1, "Pushing Manifests": at least 4 MiB).
+LIMIT: Final = 4 * 1024 * 1024
+
+#: How many bytes of manifests are kept in memory.
+_CACHE_BUDGET: Final = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """A manifest as it was pushed, to the byte."""
+
+    digest: Digest
+    media_type: str
+    content: bytes
+
+
+class Manifests:
+    """The manifests and tags of all repositories."""
+
+    def __init__(self, driver: Driver, links: Links, blobs: Blobs, damage: Damage, rules: ManifestRules, breathe: Breathe) -> None:
+        self._driver = driver
+        self._links = links
+        self._blobs = blobs
+        self._damage = damage
+        self._rules = rules
+        self._breathe = breathe
+        self._cache = _Cache(_CACHE_BUDGET)
+
+    async def get(self, name: RepositoryName, reference: Reference) -> StoredManifest:
+        """
+        :raises ManifestUnknown: when this repository does not hold it.
+        """
+        digest = await self.resolve(name, reference)
+        stored = None if digest is None else await self._stored(digest)
+        if stored is None:
+            raise _unknown(reference)
+        return stored
+
+    async def resolve(self, name: RepositoryName, reference: Reference) -> Digest | None:
+        """The digest of a manifest, if this repository holds it."""
+        if isinstance(reference, Tag):
+            tagged = await self._links.read(layout.tag_link(name, reference))
+            if tagged is None:
+                return None
+            reference = tagged
+        target = await self._links.read(layout.revision_link(name, reference))
+        if target is None:
+            # registry:2.1 wrote the links of manifests among those of layers.
+            target = await self._links.read(layout.layer_link(name, reference))
+            if target is not None and await self._stored(target, quiet=True) is None:
+                return None
+        return target
+
+    async def put(
+        self,
+        name: RepositoryName,
+        reference: Reference,
+        content: bytes,
+        content_type: str = "",
+        tags: Sequence[Tag] = (),
+    ) -> tuple[Digest, Manifest]:
+        """
+        Check a manifest and store it: its bytes first, then that the repository holds it, then what refers to it.
+
+        :param reference: the tag to give it, or the digest that it has to have.
+        :param tags: further tags to give it.
+        :raises DigestInvalid: when it has another digest.
+        :raises ManifestTooLarge: above :data:`LIMIT`.
+        :raises ManifestInvalid: when it is not a manifest.
+        :raises ManifestBlobUnknown: when it refers to what is not there.
+        """
+        if len(content) > LIMIT:
+            raise ManifestTooLarge(f"a manifest has at most {LIMIT} bytes")
+        asked = reference if isinstance(reference, Digest) else None
+        digest = Digest.of(content, asked.algorithm if asked is not None else CANONICAL)
+        if asked is not None and digest != asked:
+            raise DigestInvalid(
+                f"provided digest did not match uploaded content: the manifest has {digest}",
+                detail={"digest": asked, "received": digest},
+            )
+        manifest = parse(content, content_type)
+
+        async def holds_blob(blob: Digest) -> bool:
+            return await self._blobs.find(name, blob) is not None
+
+        async def holds_manifest(child: Digest) -> bool:
+            return await self.resolve(name, child) is not None
+
+        await check(manifest, self._rules, holds_blob, holds_manifest)
+        files = [Links.file(layout.revision_link(name, digest), digest)]
+        if manifest.subject is not None:
+            files.append(Links.file(layout.referrer_link(name, manifest.subject.digest, digest), digest))
+        if isinstance(reference, Tag):
+            tags = (reference, *tags)
+        for tag in dict.fromkeys(tags):
+            files.append(Links.file(layout.tag_index_link(name, tag, digest), digest))
+            files.append(Links.file(layout.tag_link(name, tag), digest))
+        path = layout.blob_data(digest)
+        if not await self._blobs.whole(digest, len(content)):
+            files.insert(0, (path, content))
+        await self._driver.write(*files)
+        self._damage.healed(path)
+        return digest, manifest
+
+    async def delete(self, name: RepositoryName, digest: Digest) -> None:
+        """
+        Take a manifest out of this repository, with every tag that means it. Its bytes stay until they are collected.
+
+        :raises ManifestUnknown: when this repository does not hold it.
+        """
+        target = await self.resolve(name, digest)
+        if target is None:
+            raise _unknown(digest)
+        # Tags first: should this be cut short, no tag points to nothing, and the client can ask again.
+        async for tag in paced(await self._tag_names(name), self._breathe):
+            if await self._links.read(layout.tag_link(name, tag)) == target:
+                await self._drop_tag(name, tag)
+        subject = await self._subject(target)
+        if subject is not None:
+            await self._drop(layout.referrer(name, subject, target))
+        found = [await self._drop(layout.revision(name, digest))]
+        if not found[0]:
+            # registry:2.1's place for it.
+            found.append(await self._drop(layout.layer(name, digest)))
+        if not any(found):
+            raise _unknown(digest)
+
+    async def untag(self, name: RepositoryName, tag: Tag) -> None:
+        """
+        Delete a tag; what it meant stays.
+
+        :raises ManifestUnknown: when there is no such tag.
+        """
+        if not await self._drop_tag(name, tag):
+            raise _unknown(tag)
+
+    async def read(self, digest: Digest) -> Manifest | None:
+        """What a stored manifest says, whichever repository holds it; ``None`` when it is not there or cannot be read."""
+        stored = await self._stored(digest)
+        if stored is None:
+            return None
+        try:
+            return parse(stored.content)
+        except ManifestInvalid as error:
+            self._damage.report(layout.blob_data(digest), f"not a valid manifest ({error.message}), passed over")
+            return None
+
+    async def _stored(self, digest: Digest, *, quiet: bool = False) -> StoredManifest | None:
+        known = self._cache.get(digest)
+        if known is not None:
+            # Content never changes under its digest, but it may be collected, by another process too.
+            return known if await self._driver.exists(layout.blob_data(digest)) else None
+        path = layout.blob_data(digest)
+        try:
+            content = await self._driver.read(path, LIMIT + 1)
+        except Missing:
+            return None
+        if len(content) > LIMIT:
+            return None
+        try:
+            if Digest.of(content, digest.algorithm) != digest:
+                raise ManifestInvalid("its content has another digest")
+            stored = StoredManifest(digest, media_type_of(content), content)
+        except ManifestInvalid as error:
+            if not quiet:
+                self._damage.report(path, f"cannot be served as a manifest: {error.message}")
+            return None
+        self._cache.put(stored)
+        return stored
+
+    async def _subject(self, digest: Digest) -> Digest | None:
+        manifest = await self.read(digest)
+        return None if manifest is None or manifest.subject is None else manifest.subject.digest
+
+    async def _tag_names(self, name: RepositoryName) -> list[Tag]:
+        try:
+            return [Tag(tag) for tag in await self._driver.names(layout.tags(name))]
+        except Missing:
+            return []
+
+    async def _drop_tag(self, name: RepositoryName, tag: Tag) -> bool:
+        # A tag's directory without a current link is a leftover, not a tag.
+        return await self._driver.exists(layout.tag_link(name, tag)) and await self._drop(layout.tag(name, tag))
+
+    async def _drop(self, path: layout.Path) -> bool:
+        try:
+            await self._driver.delete(path)
+        except Missing:
+            return False
+        return True
+
+
+def _unknown(reference: Reference) -> ManifestUnknown:
+    kind = "digest" if reference.partition(":")[0] in ALGORITHMS else "tag"
+    return ManifestUnknown(f"manifest unknown: no {kind} {reference} in this repository", detail={kind: reference})
+
+
+class _Cache:
+    """Manifests by digest, the most recently used first, up to a number of bytes."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._kept: OrderedDict[Digest, StoredManifest] = OrderedDict()
+        self._size = 0
+
+    def get(self, digest: Digest) -> StoredManifest | None:
+        found = self._kept.get(digest)
+        if found is not None:
+            self._kept.move_to_end(digest)
+        return found
+
+    def put(self, stored: StoredManifest) -> None:
+        if stored.digest in self._kept:
+            return
+        self._kept[stored.digest] = stored
+        self._size += len(stored.content)
+        while self._size > self._budget:
+            _, dropped = self._kept.popitem(last=False)
+            self._size -= len(dropped.content)

@@ -1,0 +1,266 @@
+"""
+Uploads: a blob on its way in, over any number of requests, processes and restarts.
+
+Everything that an upload is lies in the storage. A process remembers one thing more, the running hash of the uploads that it has appended
+to, because a hash cannot be stored; it counts only while the file is exactly as long as what it has hashed. After each append the digest so
+far is stored with its offset, so that the closing request, which usually adds nothing, need not read the file again in whichever process it
+arrives. Where neither is at hand, as when two processes took turns, the file is read once, by the request that closes the upload.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from twisted.logger import Logger
+
+from regd.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid
+from regd.names import ALGORITHMS, CANONICAL, Digest, RepositoryName
+from regd.registry.blobs import Blobs
+from regd.storage import layout
+from regd.storage.damage import Damage
+from regd.storage.driver import Appender, Busy, Driver, HashState, Missing, Stat, StorageError
+from regd.storage.layout import UploadId
+
+__all__ = ["Body", "Upload", "UploadRangeInvalid", "Uploads"]
+
+#: How many uploads' hashes a process remembers; some 400 bytes each.
+_REMEMBERED: Final = 4096
+
+#: What ``startedat`` may hold at most, in bytes.
+_TIME_LIMIT: Final = 64
+
+
+class Body(Protocol):
+    """
+    Bytes that arrive: Twisted's ``IBodyProducer``, which is also the ``IPushProducer`` of what it feeds.
+
+    :ivar length: how many will come, or ``None`` where nobody has said.
+    """
+
+    @property
+    def length(self) -> int | None: ...  # noqa: D102 - an attribute, documented above
+
+    def startProducing(self, consumer: Any) -> Awaitable[None]:  # noqa: N802 - IBodyProducer's name
+        """Feed ``consumer``, an ``IConsumer``, all bytes; fails when they stop coming before the end."""
+
+    def pauseProducing(self) -> None:  # noqa: N802 - IPushProducer's name
+        """Feed nothing until resumed."""
+
+    def resumeProducing(self) -> None:  # noqa: N802 - IPushProducer's name
+        """Go on."""
+
+    def stopProducing(self) -> None:  # noqa: N802 - IPushProducer's name
+        """Feed nothing any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload as it stands: ``size`` is in bytes, ``started`` in UTC."""
+
+    name: RepositoryName
+    id: UploadId
+    size: int
+    started: datetime
+
+
+class UploadRangeInvalid(RangeInvalid):
+    """A chunk that does not begin where the upload ends, or that somebody else is appending; ``upload`` says where it stands."""
+
+    def __init__(self, message: str, upload: Upload) -> None:
+        super().__init__(message)
+        self.upload = upload
+
+
+class Uploads:
+    """
+    The uploads of all repositories.
+
+    :param now: seconds since the epoch.
+    """
+
+    _log = Logger()
+
+    def __init__(self, driver: Driver, blobs: Blobs, damage: Damage, now: Callable[[], float]) -> None:
+        self._driver = driver
+        self._blobs = blobs
+        self._damage = damage
+        self._now = now
+        self._hashes: OrderedDict[UploadId, tuple[int, HashState]] = OrderedDict()
+
+    async def start(self, name: RepositoryName, algorithm: str = CANONICAL) -> Upload:
+        """
+        Begin an upload.
+
+        :param algorithm: of the digest that it is likely to be closed with.
+        :raises DigestInvalid: when the algorithm is not supported.
+        """
+        if algorithm not in ALGORITHMS:
+            raise DigestInvalid(f"digest algorithm {algorithm[:32]!r} is not supported, only {' and '.join(ALGORITHMS)}")
+        upload = UploadId.new()
+        started = datetime.fromtimestamp(int(self._now()), UTC)
+        await self._driver.write(
+            (layout.upload_data(name, upload), b""),
+            (layout.upload_started(name, upload), started.isoformat().replace("+00:00", "Z").encode()),
+        )
+        self._remember(upload, 0, hashlib.new(algorithm))
+        return Upload(name, upload, 0, started)
+
+    async def find(self, name: RepositoryName, upload: str) -> Upload:
+        """
+        :param upload: the upload's name, as the client gave it.
+        :raises BlobUploadUnknown: when there is no such upload.
+        """
+        try:
+            parsed = UploadId.parse(upload)
+            found = await self._driver.stat(layout.upload_data(name, parsed))
+        except (ValueError, Missing):
+            raise BlobUploadUnknown(detail={"uuid": upload[:64]}) from None
+        return Upload(name, parsed, found.size, await self._started(name, parsed, found))
+
+    async def append(self, upload: Upload, body: Body, *, offset: int | None = None) -> Upload:
+        """
+        Append ``body``. When it breaks off, what had arrived stays, and the client may go on from there.
+
+        :param offset: where the client says that ``body`` begins, if it says so.
+        :returns: the upload as it stands when everything is durable.
+        :raises UploadRangeInvalid: when that is not where the upload ends, or somebody else is appending to it.
+        :raises BlobUploadUnknown: when the upload is gone.
+        """
+        appender = await self._hold(upload, offset)
+        try:
+            return await self._receive(upload, appender, body)
+        finally:
+            appender.close()
+
+    async def finish(self, upload: Upload, digest: Digest, body: Body | None, *, offset: int | None = None) -> Digest:
+        """
+        Append ``body``, if there is one, and make the upload the blob ``digest`` of its repository.
+
+        :returns: the digest that the blob is stored under.
+        :raises DigestInvalid: when the content has another digest; the upload is gone then.
+        :raises UploadRangeInvalid: as :meth:`append`.
+        :raises BlobUploadUnknown: when the upload is gone.
+        """
+        appender = await self._hold(upload, offset)
+        try:
+            if body is not None:
+                if appender.size == 0 and appender.hash is not None and appender.hash.name != digest.algorithm:
+                    appender.hash = hashlib.new(digest.algorithm)
+                upload = await self._receive(upload, appender, body)
+            found = await self._digest(upload, appender, digest.algorithm)
+            if found != digest:
+                await self.cancel(upload)
+                raise DigestInvalid(
+                    f"provided digest did not match uploaded content: the {appender.size} bytes received have {found}",
+                    detail={"digest": digest, "received": found},
+                )
+            await self._blobs.commit(upload.name, layout.upload_data(upload.name, upload.id), digest, appender.size)
+        except Missing:
+            raise BlobUploadUnknown(detail={"uuid": upload.id}) from None
+        finally:
+            appender.close()
+        await self.discard(upload)
+        return digest
+
+    async def cancel(self, upload: Upload) -> None:
+        """
+        Drop an upload and what has arrived of it.
+
+        :raises BlobUploadUnknown: when it is gone already.
+        """
+        self._hashes.pop(upload.id, None)
+        try:
+            await self._driver.delete(layout.upload(upload.name, upload.id))
+        except Missing:
+            raise BlobUploadUnknown(detail={"uuid": upload.id}) from None
+
+    async def discard(self, upload: Upload) -> None:
+        """Drop an upload that nobody will ask for any more. Never fails: what cannot be removed now is left to the purge."""
+        try:
+            await self.cancel(upload)
+        except BlobUploadUnknown:
+            pass
+        except StorageError as error:
+            self._log.warn("the directory of upload {upload} is left behind: {error}", upload=upload.id, error=error)
+
+    async def _hold(self, upload: Upload, offset: int | None) -> Appender:
+        """Become the one who appends to an upload."""
+        path = layout.upload_data(upload.name, upload.id)
+        known = self._hashes.pop(upload.id, None)
+        try:
+            appender = await self._driver.append(path)
+        except Missing:
+            raise BlobUploadUnknown(detail={"uuid": upload.id}) from None
+        except Busy:
+            if known is not None:
+                self._hashes[upload.id] = known
+            raise UploadRangeInvalid("another request is writing to this upload", await self.find(upload.name, upload.id)) from None
+        if offset is not None and offset != appender.size:
+            appender.close()
+            if known is not None:
+                self._hashes[upload.id] = known
+            here = Upload(upload.name, upload.id, appender.size, upload.started)
+            raise UploadRangeInvalid(f"the chunk begins at {offset}, but the upload ends at {appender.size}", here)
+        if known is not None and known[0] == appender.size:
+            appender.hash = known[1]
+        elif appender.size == 0:
+            appender.hash = hashlib.new(CANONICAL)
+        return appender
+
+    async def _receive(self, upload: Upload, appender: Appender, body: Body) -> Upload:
+        before = appender.size
+        appender.registerProducer(body, True)
+        try:
+            await body.startProducing(appender)
+        finally:
+            appender.unregisterProducer()
+            # Also when the body broke off: what arrived is kept. An error of the storage is then what the client hears.
+            size = await appender.flush()
+            await self._note(upload, appender, before)
+        return Upload(upload.name, upload.id, size, upload.started)
+
+    async def _note(self, upload: Upload, appender: Appender, before: int) -> None:
+        """Remember the running hash, and store the digest so far for whichever process closes the upload."""
+        if appender.hash is None:
+            return
+        self._remember(upload.id, appender.size, appender.hash)
+        if appender.size > before and await self._driver.exists(layout.upload_data(upload.name, upload.id)):
+            path = layout.upload_digest(upload.name, upload.id, appender.hash.name, appender.size)
+            # It only saves work, and is checked for its form when it is read, so it need not be durable.
+            await self._driver.write((path, appender.hash.hexdigest().encode()), durable=False)
+
+    async def _digest(self, upload: Upload, appender: Appender, algorithm: str) -> Digest:
+        """The digest of all that has arrived, by the cheapest way there is."""
+        if appender.hash is not None and appender.hash.name == algorithm:
+            return Digest.from_hash(appender.hash)
+        path = layout.upload_digest(upload.name, upload.id, algorithm, appender.size)
+        try:
+            stored = await self._driver.read(path, ALGORITHMS[algorithm] + 1)
+            return Digest.parse(f"{algorithm}:{stored.decode('ascii', 'replace')}")
+        except Missing:
+            pass
+        except DigestInvalid:
+            self._damage.report(path, "not a digest; the upload is read again")
+        return Digest.from_hash(await self._driver.hash(layout.upload_data(upload.name, upload.id), algorithm))
+
+    def _remember(self, upload: UploadId, size: int, state: HashState) -> None:
+        self._hashes[upload] = (size, state)
+        self._hashes.move_to_end(upload)
+        if len(self._hashes) > _REMEMBERED:
+            self._hashes.popitem(last=False)
+
+    async def _started(self, name: RepositoryName, upload: UploadId, data: Stat) -> datetime:
+        path = layout.upload_started(name, upload)
+        try:
+            text = (await self._driver.read(path, _TIME_LIMIT)).decode("ascii", "replace")
+            return datetime.fromisoformat(text.strip()).astimezone(UTC)
+        except Missing:
+            pass
+        except ValueError:
+            self._damage.report(path, "not a time; that of the last write is taken")
+        return datetime.fromtimestamp(int(data.modified), UTC)
