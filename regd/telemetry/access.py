@@ -1,0 +1,68 @@
+"""The access log: one line for each request, in Apache's combined format, as ``registry:2`` writes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, TextIO
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.web.http import Request
+
+__all__ = ["AccessLog", "combined"]
+
+#: Control characters, quotes and backslashes, which could end a field or forge a line.
+_ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127)} | {ord('"'): '\\"', ord("\\"): "\\\\"}
+
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class AccessLog:
+    """
+    Writes lines.
+
+    :param stream: where to; each line is flushed.
+    :param clock: seconds since the epoch.
+    """
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.time) -> None:
+        self._stream = stream
+        self._clock = clock
+
+    def __call__(self, request: Request) -> None:
+        """Write the line of one request."""
+        try:
+            self._stream.write(combined(request, self._clock()) + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            # A log that cannot be written must not stop what it tells of.
+            return
+
+
+def combined(request: Request, when: float) -> str:
+    """
+    The line of a request that is answered, or whose client has gone.
+
+    :param when: seconds since the epoch.
+    """
+    now = time.gmtime(when)
+    stamp = f"{now.tm_mday:02d}/{_MONTHS[now.tm_mon - 1]}/{now.tm_year}:{now.tm_hour:02d}:{now.tm_min:02d}:{now.tm_sec:02d} +0000"
+    return (
+        f'{_peer(request)} - - [{stamp}] "{_field(request.method)} {_field(request.uri)} {_field(request.clientproto)}" '
+        f'{request.code} {request.sentLength} "{_header(request, b"referer")}" "{_header(request, b"user-agent")}"'
+    )
+
+
+def _peer(request: Request) -> str:
+    address = request.getClientAddress()
+    # A socket that takes both has IPv4 peers as ::ffff:a.b.c.d.
+    return address.host.removeprefix("::ffff:") if isinstance(address, IPv4Address | IPv6Address) else "-"
+
+
+def _header(request: Request, name: bytes) -> str:
+    values = request.requestHeaders.getRawHeaders(name)
+    return _field(values[-1]) if values else "-"
+
+
+def _field(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace").translate(_ESCAPES)

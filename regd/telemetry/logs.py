@@ -1,0 +1,102 @@
+"""
+The log, in the forms that ``registry:2`` has: ``text`` (logfmt), ``json`` and ``logstash``. One event is one line, whatever is in it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, TextIO
+
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+__all__ = ["FORMATTERS", "LineObserver"]
+
+#: ``log.level`` by its name in the configuration.
+_LEVELS: Final = {"error": LogLevel.error, "warn": LogLevel.warn, "info": LogLevel.info, "debug": LogLevel.debug}
+
+_NAMES: Final = {
+    LogLevel.critical: "fatal",
+    LogLevel.error: "error",
+    LogLevel.warn: "warning",
+    LogLevel.info: "info",
+    LogLevel.debug: "debug",
+}
+
+#: What logfmt may hold without quotes.
+_PLAIN = re.compile(r"[A-Za-z0-9._/@^+:-]+")
+
+#: Time (RFC 3339), level, message, further fields, to a line without its end.
+Formatter = Callable[[str, str, str, Mapping[str, str]], str]
+
+
+def _text(time: str, level: str, message: str, fields: Mapping[str, str]) -> str:
+    pairs = {"time": time, "level": level, "msg": message, **fields}
+    return " ".join(f"{name}={_quoted(value, always=name in {'time', 'msg'})}" for name, value in pairs.items())
+
+
+def _json(time: str, level: str, message: str, fields: Mapping[str, str]) -> str:
+    return json.dumps({**fields, "level": level, "msg": message, "time": time}, ensure_ascii=False)
+
+
+def _logstash(time: str, level: str, message: str, fields: Mapping[str, str]) -> str:
+    return json.dumps({**fields, "@timestamp": time, "@version": "1", "level": level, "message": message}, ensure_ascii=False)
+
+
+def _quoted(value: str, *, always: bool) -> str:
+    return value if not always and _PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False)
+
+
+#: ``log.formatter`` by its name in the configuration.
+FORMATTERS: Final[Mapping[str, Formatter]] = {"text": _text, "json": _json, "logstash": _logstash}
+
+
+@implementer(ILogObserver)
+class LineObserver:
+    """
+    Writes events as lines.
+
+    :param stream: where to; each line is flushed.
+    :param level: the lowest level that is written, as the configuration calls it.
+    :param formatter: as the configuration calls it.
+    :param fields: what each line carries besides.
+    """
+
+    def __init__(self, stream: TextIO, level: str, formatter: str, fields: Mapping[str, str]) -> None:
+        self._stream = stream
+        self._level = _LEVELS[level]
+        self._format = FORMATTERS[formatter]
+        self._fields = dict(fields)
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write one event, if its level is high enough."""
+        level = _level(event)
+        if level < self._level:
+            return
+        time = datetime.fromtimestamp(event.get("log_time", 0.0), UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        fields = dict(self._fields)
+        failure = event.get("log_failure")
+        message = formatEvent(event)
+        if isinstance(failure, Failure):
+            fields["error"] = f"{failure.type.__name__}: {failure.getErrorMessage()}" if failure.type else failure.getErrorMessage()
+            fields["traceback"] = failure.getTraceback()
+            message = message or "unexpected failure"
+        line = self._format(time, _NAMES[level], message, fields)
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            # A log that cannot be written must not stop what it tells of.
+            return
+
+
+def _level(event: LogEvent) -> Any:  # of LogLevel, whose members have no type of their own
+    """The level of an event. What Twisted tells of its own doings is for those who look for faults."""
+    level = event.get("log_level", LogLevel.info)
+    if level == LogLevel.info and not str(event.get("log_namespace", "")).startswith("regd"):
+        return LogLevel.debug
+    return level

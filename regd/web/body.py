@@ -1,0 +1,213 @@
+"""
+A request's body as a stream.
+
+``twisted.web`` gathers a body before anybody sees the request. Here a handler is called when the headers are in, and asks for the body when
+it wants it; until then, and whenever its consumer is behind, the socket is not read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.python.failure import Failure
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
+
+__all__ = ["BodyAborted", "BodyTooLarge", "Pausable", "RequestBody", "collect"]
+
+
+class BodyAborted(Exception):
+    """The body ended before its end: the client went away, or its consumer gave up."""
+
+
+class BodyTooLarge(Exception):
+    """More than was to be collected."""
+
+
+class Pausable(Protocol):
+    """What a body needs of a socket."""
+
+    def pauseProducing(self) -> None:  # noqa: N802 - IPushProducer's name
+        """Read no more for now."""
+
+    def resumeProducing(self) -> None:  # noqa: N802 - IPushProducer's name
+        """Read on."""
+
+
+@implementer(IBodyProducer, IPushProducer)
+class RequestBody:
+    """
+    The body of one request. The channel feeds it; a handler starts it, once, or leaves it.
+
+    :ivar length: bytes to come by ``Content-Length``, or ``None`` for a chunked body.
+    :ivar received: bytes that have come from the socket.
+    :ivar ended: whether all of it has.
+    :param source: the socket.
+    :param on_start: called when somebody wants the body, before the first byte is asked for: the time to say ``100 Continue``.
+    """
+
+    def __init__(self, length: int | None, source: Pausable, on_start: Callable[[], None]) -> None:
+        self.length = length
+        self.received = 0
+        self.ended = False
+        self.started = False
+        self._source = source
+        self._on_start = on_start
+        self._held: deque[bytes] = deque()
+        self._consumer: IConsumer | None = None
+        self._done: Deferred[None] | None = None
+        self._paused = False
+        self._discarding = False
+        self._failure: Failure | None = None
+
+    # The handler's side.
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:  # noqa: N802 - IBodyProducer's name
+        """
+        Feed ``consumer`` the whole body.
+
+        :returns: fires with ``None`` at the end; fails with :class:`BodyAborted` when the client goes away or :meth:`stopProducing` is
+            called, and with whatever ``consumer`` raises.
+        """
+        assert not self.started, "a body can be had once"
+        self.started = True
+        self._consumer = consumer
+        done = self._done = Deferred()
+        if self._failure is not None:
+            self._finish(self._failure)
+        else:
+            if not self.ended:
+                self._on_start()
+            self.resumeProducing()
+        return done
+
+    def pauseProducing(self) -> None:  # noqa: N802 - IPushProducer's name
+        """Feed nothing until resumed; the client feels it."""
+        if not self._paused:
+            self._paused = True
+            self._pause_source()
+
+    def resumeProducing(self) -> None:  # noqa: N802 - IPushProducer's name
+        """Go on."""
+        self._paused = False
+        while self._held and not self._paused:
+            self._deliver(self._held.popleft())
+        if self._paused or self._done is None:
+            return
+        if self.ended:
+            self._finish(None)
+        else:
+            self._source.resumeProducing()
+
+    def stopProducing(self) -> None:  # noqa: N802 - IBodyProducer's name
+        """Feed nothing any more; what still comes is dropped."""
+        if self._done is not None:
+            self._finish(Failure(BodyAborted("its consumer gave up")))
+
+    # The channel's side.
+
+    @property
+    def paused(self) -> bool:
+        """Whether the socket is not read because this body's consumer is behind."""
+        return not self._discarding and not self.ended and (self._paused or not self.started)
+
+    def feed(self, data: bytes) -> None:
+        """Bytes from the socket. They may also come while paused: one read was under way."""
+        self.received += len(data)
+        if self._discarding:
+            return
+        if self.started and not self._paused and not self._held:
+            self._deliver(data)
+        else:
+            self._held.append(data)
+            if not self.started:
+                self._pause_source()
+
+    def end(self) -> None:
+        """The last byte has been fed."""
+        self.ended = True
+        if self._done is not None and not self._paused and not self._held:
+            self._finish(None)
+
+    def fail(self, reason: Failure) -> None:
+        """The connection is lost."""
+        if not self.ended:
+            self._failure = Failure(BodyAborted(f"the client went away: {reason.getErrorMessage()}"))
+            # What has arrived is the consumer's, however far behind it is: an upload goes on from there.
+            while self._held and self._consumer is not None:
+                self._deliver(self._held.popleft())
+            if self._done is not None:
+                self._finish(self._failure)
+
+    def discard(self) -> None:
+        """The request is answered: read what is left of the body, and drop it."""
+        self._discarding = True
+        self._held.clear()
+        if not self.ended:
+            self._source.resumeProducing()
+
+    def _pause_source(self) -> None:
+        # A socket that is not read does not show that its peer has gone, but its buffer does hold at most a few hundred kilobytes.
+        if not self.ended:
+            self._source.pauseProducing()
+
+    def _deliver(self, data: bytes) -> None:
+        if self._consumer is None:
+            return
+        try:
+            self._consumer.write(data)
+        except Exception:  # noqa: BLE001 - whatever a consumer raises is its handler's to know, by way of the Deferred
+            self._finish(Failure())
+
+    def _finish(self, failure: Failure | None) -> None:
+        done, self._done, self._consumer = self._done, None, None
+        if failure is not None:
+            self.discard()
+        if done is not None:
+            if failure is None:
+                done.callback(None)
+            else:
+                done.errback(failure)
+
+
+@implementer(IConsumer)
+class _Collector:
+    """Keeps what it is fed, up to a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self._room = limit
+        self.chunks: list[bytes] = []
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:  # noqa: N802 - IConsumer's name
+        """There is no need to pause anybody: the limit is small."""
+
+    def unregisterProducer(self) -> None:  # noqa: N802 - IConsumer's name
+        """See :meth:`registerProducer`."""
+
+    def write(self, data: bytes) -> None:
+        """
+        :raises BodyTooLarge: above the limit.
+        """
+        self._room -= len(data)
+        if self._room < 0:
+            raise BodyTooLarge
+        self.chunks.append(data)
+
+
+async def collect(body: RequestBody, limit: int) -> bytes:
+    """
+    A small body, whole. Not for blobs.
+
+    :param limit: the most bytes that are taken.
+    :raises BodyTooLarge: above it, before any of the body is read where its length is known.
+    :raises BodyAborted: when the client goes away.
+    """
+    if body.length is not None and body.length > limit:
+        raise BodyTooLarge
+    collector = _Collector(limit)
+    await body.startProducing(collector)
+    return b"".join(collector.chunks)

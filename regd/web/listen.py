@@ -1,0 +1,111 @@
+"""Listening sockets whose connections can send files."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from contextlib import suppress
+from typing import Any, Protocol
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+
+from regd.web.request import StreamingSite
+from regd.web.transport import SendingPort, SendingUnixPort
+
+__all__ = ["listen", "url_of"]
+
+#: How many connections may wait to be accepted.
+_BACKLOG = 1024
+
+#: Everybody on the machine may use a Unix socket of ours; who may reach it is decided by its directory.
+_SOCKET_MODE = 0o666
+
+
+class _TCP(Protocol):
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+
+class _Unix(Protocol):
+    @property
+    def path(self) -> str: ...
+
+
+# Any: a reactor is typed as the union of what reactors may be.
+def listen(reactor: Any, address: _TCP | _Unix, site: StreamingSite) -> IListeningPort:
+    """
+    Listen on an address.
+
+    :raises CannotListenError: when somebody else does, or it is not ours to have.
+    """
+    # Twisted writes a line at each start and stop of a noisy factory.
+    site.noisy = False
+    if hasattr(address, "path"):
+        _remove_stale(address.path)
+        port: Any = SendingUnixPort(os.fsencode(address.path), site, _BACKLOG, _SOCKET_MODE, reactor)
+    else:
+        port = SendingPort(address.port, site, _BACKLOG, _interface(address.host), reactor)
+    port.startListening()
+    listening: IListeningPort = port
+    return listening
+
+
+def url_of(port: IListeningPort, path: str) -> str:
+    """A listening socket as a person would type it, ``path`` beginning with ``/``."""
+    address = port.getHost()
+    if isinstance(address, UNIXAddress):
+        return f"unix:{os.fsdecode(address.name or b'')}"
+    assert isinstance(address, IPv4Address | IPv6Address)
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"http://{host}:{address.port}{path}"
+
+
+def _interface(host: str) -> str:
+    """All addresses are those of IPv4 and IPv6, where the machine has both."""
+    if host:
+        return host if _is_address(host) else _resolved(host)
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return ""
+    return "::"
+
+
+def _resolved(host: str) -> str:
+    """
+    :raises CannotListenError: when nobody knows the name.
+    """
+    try:
+        return socket.gethostbyname(host)
+    except OSError as error:
+        raise CannotListenError(host, 0, error) from None
+
+
+def _is_address(host: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError):
+            socket.inet_pton(family, host.partition("%")[0])
+            return True
+    return False
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket of a daemon that was killed; one that answers is left, and listening fails."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(path)
+    except ConnectionRefusedError:
+        with suppress(OSError):
+            os.unlink(path)
+    except OSError:
+        return
+

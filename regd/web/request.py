@@ -1,0 +1,308 @@
+"""
+Requests that are handled when their headers are in, and the channel and site that make them.
+
+``twisted.web`` has no public way to see a request before its body (26.10 included), so this leans on names of ``HTTPChannel`` that are
+not public: ``_command``, ``_path``, ``_version``, ``_send100Continue``, ``_respondToBadRequestAndDisconnect``, and ``_disconnected`` of
+``Request``. ``tests/web/test_twisted_private.py`` pins them and says what each is needed for.
+
+How a request runs, beside the stock order::
+
+    headers in     allHeadersReceived   -> body made, request processed: a handler runs
+                                           (stock: 100-continue is sent, nothing else happens)
+    body arrives   handleContentChunk   -> body.feed                      (stock: into a file)
+    body ended     allContentReceived   -> requestReceived -> body.end    (stock: request processed)
+    answered       requestDone          -> the next request, if the body has ended; else the rest of the body is read and dropped
+
+A handler may answer before the body has come. A rest of up to :data:`DRAIN_LIMIT` bytes is read so that the connection can go on; where
+more is to come, or nobody knows how much, the answer says ``Connection: close`` and the connection is closed when the client has had the
+time to read it (RFC 9112, section 9.6).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+
+from regd.errors import BadRequest
+from regd.web.body import RequestBody
+
+__all__ = ["DRAIN_LIMIT", "StreamingChannel", "StreamingRequest", "StreamingSite"]
+
+#: How much of an unwanted body is read, in bytes, to save the connection.
+DRAIN_LIMIT: Final = 1024 * 1024
+
+#: How long a client that was refused may go on sending, in seconds, before the connection is cut.
+LINGER: Final = 5
+
+#: A connection without a request is closed after so many seconds.
+IDLE_TIMEOUT: Final = 180.0
+
+#: A body of which nothing has come for so many seconds is given up; that of nginx in the stack that regd replaces.
+BODY_TIMEOUT: Final = 900.0
+
+#: A request target in absolute form: the authority, and the rest.
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE)
+
+
+class StreamingRequest(Request):
+    """
+    A request whose body is :attr:`body`, not ``content``, which stays ``None``.
+
+    :ivar body: the body as a stream; of length 0 where there is none.
+    :ivar client_gone: whether the connection was lost before the answer was complete.
+    """
+
+    body: RequestBody
+    # Names without a type in Twisted.
+    channel: Any
+    site: Any
+
+    _begun = False
+
+    @property
+    def client_gone(self) -> bool:
+        """Whether the connection was lost before the answer was complete."""
+        return bool(self._disconnected)
+
+    def gotLength(self, length: int | None) -> None:  # noqa: N802 - Twisted's name
+        """The headers are in. Nothing is kept of what ``twisted.web`` would keep a body in."""
+        self.body = RequestBody(length, self.channel.transport, self._send_continue)
+        if length == 0:
+            self.body.end()
+
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+        """Part of the body has come."""
+        self.body.feed(data)
+
+    def begin(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Handle the request: what ``requestReceived`` does, without looking for form fields in a body."""
+        self._begun = True
+        self.method, self.uri, self.clientproto = command, path, version
+        absolute = _ABSOLUTE.match(path)
+        if absolute is not None:
+            # RFC 9112, section 3.2.2: a server takes this form too, and then the Host field does not count.
+            self.requestHeaders.setRawHeaders(b"Host", [absolute[1]])
+            path = absolute[2] or b"/"
+        self.path, _, query = path.partition(b"?")
+        try:
+            self.args = parse_qs(query, keep_blank_values=True)
+        except ValueError:
+            self.args = {}
+        self.process()
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802 - Twisted's name
+        """The whole of the request is in."""
+        if not self._begun:
+            self.begin(command, path, version)
+        else:
+            self.body.end()
+
+    def write(self, data: bytes) -> None:
+        """As ``twisted.web``; the first write settles whether the connection can go on."""
+        if not self.startedWriting and self.channel is not None and not self.body.ended:
+            self.channel.answering_early(self)
+        super().write(data)
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
+        """The client is gone."""
+        site = self.site
+        super().connectionLost(reason)
+        if hasattr(self, "body"):
+            self.body.fail(reason)
+        if self._begun and site is not None and not self.finished:
+            site.lost(self)
+
+    def getRequestHostname(self) -> bytes:  # noqa: N802 - Twisted's name
+        """
+        A name that routing can live with. Routes do not look at the host, and the router fails on one that is not a proper domain name,
+        which a client may well send.
+        """
+        return b"localhost"
+
+    def _send_continue(self) -> None:
+        if self.channel is not None:
+            self.channel.send_continue()
+
+
+class StreamingChannel(HTTPChannel):
+    """One connection, speaking HTTP/1.1."""
+
+    # Names without a type in Twisted, or with one that says less than is so here.
+    transport: Any
+    factory: Any
+
+    requestFactory = StreamingRequest  # noqa: N815 - Twisted's name
+    abortTimeout = LINGER  # noqa: N815 - Twisted's name
+
+    #: Whether the client waits for "100 Continue" before it sends the body.
+    _continue_awaited = False
+    #: The request whose body is dropped because it has been answered, and how much of it had come by then.
+    _draining: StreamingRequest | None = None
+    _drained_from = 0
+    _lingering: IDelayedCall | None = None
+    #: Whether the daemon is about to stop: this connection takes no further request.
+    _closing = False
+
+    def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
+        """A client has connected."""
+        super().connectionMade()
+        self.factory.open.add(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
+        """It is gone."""
+        if self._lingering is not None and self._lingering.active():
+            self._lingering.cancel()
+        super().connectionLost(reason)
+        self.factory.channel_lost(self)
+
+    def finish_up(self) -> None:
+        """Answer what has been asked, then close."""
+        self._closing = True
+        self.persistent = False
+        if not self.requests:
+            self.loseConnection()
+
+    def allHeadersReceived(self) -> None:  # noqa: N802 - Twisted's name
+        """Hand the request over now, where there is a body to wait for."""
+        request = self.requests[-1]
+        self.persistent = self.checkPersistence(request, self._version) and not self._closing
+        if self._closing:
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        request.gotLength(self.length)
+        if self.length == 0:
+            return
+        expect = request.requestHeaders.getRawHeaders(b"Expect")
+        self._continue_awaited = bool(expect) and expect[0].lower() == b"100-continue" and self._version == b"HTTP/1.1"
+        self.setTimeout(BODY_TIMEOUT)
+        request.begin(self._command, self._path, self._version)
+
+    def send_continue(self) -> None:
+        """Somebody wants the body."""
+        if self._continue_awaited:
+            self._continue_awaited = False
+            self._send100Continue()
+
+    def answering_early(self, request: StreamingRequest) -> None:
+        """The answer to a request begins before its body has ended: say so when the connection cannot outlive it."""
+        left = None if request.body.length is None else request.body.length - request.body.received
+        if left is None or left > DRAIN_LIMIT or self._continue_awaited:
+            # A client that waited for "100 Continue" may send the body now or never; the next bytes could be either.
+            self.persistent = False
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+
+    def requestDone(self, request: StreamingRequest) -> None:  # noqa: N802 - Twisted's name
+        """A request is answered."""
+        if request.body.ended:
+            super().requestDone(request)
+            return
+        self._draining, self._drained_from = request, request.body.received
+        request.body.discard()
+        if not self.persistent:
+            # Closing now, with bytes of the client's unread, would reset the connection and could take the answer with it.
+            self.transport.loseWriteConnection()
+            self._lingering = self.callLater(LINGER, self.transport.abortConnection)
+
+    def allContentReceived(self) -> None:  # noqa: N802 - Twisted's name
+        """The last byte of a request has come."""
+        request = self.requests[-1]
+        if request.body.length != 0:
+            self.setTimeout(self.factory.timeOut)
+        super().allContentReceived()
+        if self._draining is request:
+            self._draining = None
+            super().requestDone(request)
+
+    def rawDataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+        """Part of a body; of one that nobody wants, up to a limit."""
+        if self._draining is not None and self._draining.body.received - self._drained_from > DRAIN_LIMIT:
+            self.transport.abortConnection()
+            return
+        super().rawDataReceived(data)
+
+    def timeoutConnection(self) -> None:  # noqa: N802 - Twisted's name
+        """Nothing came for too long; unless it is we who did not read."""
+        if self.requests and self._draining is None and self.requests[-1].body.paused:
+            self.setTimeout(BODY_TIMEOUT)
+            return
+        super().timeoutConnection()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802 - Twisted's name
+        """What came is not HTTP."""
+        body = json.dumps(BadRequest().envelope()).encode() + b"\n"
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nDocker-Distribution-Api-Version: registry/2.0\r\n"
+            b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        self.loseConnection()
+
+
+class StreamingSite(Site):
+    """
+    The factory of the channels.
+
+    :param resource: what answers.
+    :param log_access: called with each request when it is answered, or lost, for the access log.
+    """
+
+    # Twisted wraps its channel to choose between HTTP/1.1 and HTTP/2, and declares the wrapper.
+    protocol: Any = StreamingChannel
+    displayTracebacks = False  # noqa: N815 - Twisted's name
+    _log = Logger()
+
+    def __init__(
+        self,
+        resource: IResource,
+        log_access: Callable[[StreamingRequest], None],
+        reactor: IReactorTime | None = None,
+    ) -> None:
+        super().__init__(resource, requestFactory=StreamingRequest, timeout=IDLE_TIMEOUT, reactor=reactor)
+        self._log_access = log_access
+        self.open: set[StreamingChannel] = set()
+        self._drained: Deferred[None] | None = None
+
+    def drain(self) -> Deferred[None]:
+        """Let every connection finish the request that it has, and take no other; fires when none is left."""
+        self._drained = Deferred()
+        for channel in list(self.open):
+            channel.finish_up()
+        self._fire_drained()
+        return self._drained
+
+    def abort(self) -> None:
+        """Cut every connection that is left."""
+        for channel in list(self.open):
+            channel.transport.abortConnection()
+
+    def channel_lost(self, channel: StreamingChannel) -> None:
+        """A connection is gone."""
+        self.open.discard(channel)
+        self._fire_drained()
+
+    def _fire_drained(self) -> None:
+        if self._drained is not None and not self._drained.called and not self.open:
+            self._drained.callback(None)
+
+    def log(self, request: Any) -> None:
+        """A request is answered."""
+        self._log_access(request)
+
+    def lost(self, request: StreamingRequest) -> None:
+        """The client of a request went away: 499 in the log, as nginx has it; nobody is there to be told."""
+        request.setResponseCode(499, b"Client Closed Request")
+        self._log_access(request)
+
+    def acceptableProtocols(self) -> list[bytes]:  # noqa: N802 - Twisted's name
+        """HTTP/1.1 and nothing else: HTTP/2 streams call requests in another order."""
+        return [b"http/1.1"]

@@ -1,0 +1,183 @@
+"""Answers as values, and how they reach the client: headers, then bytes from memory or from a file, as fast as the client reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from regd.errors import RegistryError
+from regd.storage.driver import Content
+from regd.web.ranges import ByteRange
+from regd.web.request import StreamingRequest
+from regd.web.transport import send_file
+
+__all__ = ["ContentBody", "Response", "error_response", "json_response", "send"]
+
+#: Content up to this size is read and sent with the headers, in one packet often, instead of by the kernel.
+_SMALL: Final = 32 * 1024
+
+#: How much is read at once where the kernel cannot send by itself, in bytes.
+_CHUNK: Final = 64 * 1024
+
+#: RFC 9110, section 8.6: no Content-Length with 204, and with 304 only that of the 200 which it stands for.
+_NO_LENGTH: Final = frozenset({204, 304})
+
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class ContentBody:
+    """
+    Parts of a stored file. Whoever sends it closes ``content``.
+
+    :ivar parts: each a text to send first, which is empty but for multipart answers, and the bytes to send after it.
+    :ivar tail: what follows the last part.
+    """
+
+    content: Content
+    parts: tuple[tuple[bytes, ByteRange], ...]
+    tail: bytes = b""
+
+    @property
+    def length(self) -> int:
+        """Bytes of the whole body."""
+        return sum(len(text) + part.length for text, part in self.parts) + len(self.tail)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """
+    :ivar status: the HTTP status code.
+    :ivar headers: fields besides those that every answer has, a tuple for one that is repeated; ``Content-Length`` is made from the body.
+    :ivar body: what to send; an ``int`` is the length of a body that HEAD speaks of and that is not sent.
+    """
+
+    status: int
+    headers: Mapping[str, str | tuple[str, ...]] = field(default_factory=lambda: _NO_HEADERS)
+    body: bytes | int | ContentBody = b""
+
+    @property
+    def length(self) -> int:
+        """Bytes of the body."""
+        if isinstance(self.body, int):
+            return self.body
+        return len(self.body) if isinstance(self.body, bytes) else self.body.length
+
+    def close(self) -> None:
+        """Give back what an answer that is not sent holds."""
+        if isinstance(self.body, ContentBody):
+            self.body.content.close()
+
+
+def json_response(status: int, document: object, headers: Mapping[str, str] = _NO_HEADERS) -> Response:
+    """An answer in JSON, ending in a newline, as those of ``registry:2`` do."""
+    body = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    return Response(status, {"Content-Type": "application/json", **headers}, body)
+
+
+def error_response(error: RegistryError) -> Response:
+    """The one place where an error becomes an answer."""
+    return json_response(error.status, error.envelope(), error.headers)
+
+
+async def send(request: StreamingRequest, response: Response) -> None:
+    """
+    Send an answer to its end, and finish the request. A client that goes away meanwhile ends it early, and quietly.
+    """
+    try:
+        if request.client_gone:
+            return
+        request.setResponseCode(response.status)
+        for name, value in response.headers.items():
+            request.responseHeaders.setRawHeaders(name, (value,) if isinstance(value, str) else value)
+        if response.status not in _NO_LENGTH:
+            request.setHeader("Content-Length", str(response.length))
+        if isinstance(response.body, ContentBody) and request.method != b"HEAD":
+            await _send_content(request, response.body)
+        else:
+            request.write(response.body if isinstance(response.body, bytes) else b"")
+        if not request.client_gone:
+            request.finish()
+    finally:
+        response.close()
+
+
+async def _send_content(request: StreamingRequest, body: ContentBody) -> None:
+    for text, part in body.parts:
+        if part.length <= _SMALL:
+            request.write(text + await body.content.read(part.start, part.length))
+            continue
+        request.write(text)
+        await _send_range(request, body.content, part)
+        if request.client_gone:
+            return
+    if body.tail:
+        request.write(body.tail)
+
+
+async def _send_range(request: StreamingRequest, content: Content, part: ByteRange) -> None:
+    fd = content.fileno()
+    sending = None if fd is None else send_file(request.channel.transport, fd, part.start, part.length)
+    if sending is not None:
+        try:
+            await sending
+        except Exception:  # noqa: BLE001 - however the connection was lost, there is nobody to tell but the access log
+            return
+        request.sentLength += part.length
+        return
+    pacer = _Pacer()
+    request.registerProducer(pacer, True)
+    try:
+        offset, left = part.start, part.length
+        while left and await pacer.ready():
+            data = await content.read(offset, min(left, _CHUNK))
+            if not data:
+                # Shorter than it was: the client must notice, so the connection ends before the promised length.
+                request.channel.transport.abortConnection()
+                return
+            request.write(data)
+            offset, left = offset + len(data), left - len(data)
+    finally:
+        request.unregisterProducer()
+
+
+@implementer(IPushProducer)
+class _Pacer:
+    """Tells a loop that writes when it may write on."""
+
+    def __init__(self) -> None:
+        self._stopped = False
+        self._waiting: Deferred[None] | None = None
+        self._paused = False
+
+    async def ready(self) -> bool:
+        """Wait until there is room; ``False`` when there will be none any more."""
+        while self._paused and not self._stopped:
+            self._waiting = Deferred()
+            await self._waiting
+        return not self._stopped
+
+    def pauseProducing(self) -> None:  # noqa: N802 - IPushProducer's name
+        """The client reads more slowly than we write."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:  # noqa: N802 - IPushProducer's name
+        """There is room again."""
+        self._paused = False
+        self._wake()
+
+    def stopProducing(self) -> None:  # noqa: N802 - IPushProducer's name
+        """The client is gone."""
+        self._stopped = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)

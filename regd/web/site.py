@@ -1,0 +1,59 @@
+"""What stands between the HTTP channel and the routes: the prefix, and requests that no router should see."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote_to_bytes
+
+from twisted.web.resource import IResource
+from zope.interface import implementer
+
+from regd.errors import BadRequest, NotFound, RegistryError
+from regd.web.dispatch import Dispatcher
+from regd.web.request import StreamingRequest
+from regd.web.response import Response, error_response
+
+__all__ = ["Root"]
+
+
+@implementer(IResource)
+class Root:
+    """
+    :param routes: Klein's resource.
+    :param prefix: ``http.prefix``; begins and ends with ``/``.
+    """
+
+    isLeaf = True  # noqa: N815 - IResource's name
+
+    def __init__(self, dispatcher: Dispatcher, routes: IResource, prefix: str = "/") -> None:
+        self._dispatcher = dispatcher
+        self._routes = routes
+        self._prefix = prefix.encode("ascii")
+
+    def render(self, request: StreamingRequest) -> object:
+        """Hand a request to the routes, its path without the prefix."""
+        path = unquote_to_bytes(request.path)
+        problem: RegistryError | None = None
+        if not path.startswith(self._prefix):
+            problem = NotFound(f"no such endpoint: this registry is below {self._prefix.decode('ascii')}")
+        try:
+            path.decode("utf-8")
+            request.method.decode("ascii")
+        except UnicodeDecodeError:
+            problem = BadRequest("the path is not UTF-8, or the method not ASCII")
+        if problem is not None:
+            answer = error_response(problem)
+
+            async def refuse() -> Response:
+                return answer
+
+            return self._dispatcher.answering(refuse).render(request)
+        request.prepath, request.postpath = [], path[len(self._prefix) :].split(b"/")
+        return self._routes.render(request)
+
+    def getChildWithDefault(self, name: bytes, request: StreamingRequest) -> IResource:  # noqa: N802 - IResource's name
+        """A leaf has no children, so nobody asks."""
+        raise KeyError(name)
+
+    def putChild(self, path: bytes, child: IResource) -> None:  # noqa: N802 - IResource's name
+        """A leaf has no children."""
+        raise TypeError("a leaf takes no children")

@@ -1,0 +1,121 @@
+"""
+Sockets that can send part of a file without its bytes passing through the process.
+
+``twisted`` offers ``FileSender``, which reads and writes chunk by chunk and stops at half of what the kernel can do. Here ``doWrite``,
+which the reactor calls whenever the socket has room, calls ``os.sendfile``: the reactor is the backpressure, and a slow reader costs
+nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from errno import EAGAIN, EINTR
+from typing import Any, Final
+
+from twisted.internet import tcp, unix
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionDone
+from twisted.internet.main import CONNECTION_LOST
+from twisted.python.failure import Failure
+
+__all__ = ["SEND_AT_ONCE", "SendingPort", "SendingUnixPort", "send_file"]
+
+#: The most that one call hands to the kernel, in bytes, so that a fast reader does not keep others waiting.
+SEND_AT_ONCE: Final = 1024 * 1024
+
+#: How far ahead of the socket the kernel is asked to read from the disk, in bytes.
+READ_AHEAD: Final = 4 * 1024 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class _Sending:
+    fd: int
+    offset: int
+    left: int
+    announced: int
+    done: Deferred[None]
+
+
+class _SendsFiles:
+    """Mixed into Twisted's server transports, whose untyped state it works with; so ``self`` is Any, and mypy cannot know ``super()``."""
+
+    _sending: _Sending | None = None
+
+    def send_file(self: Any, fd: int, offset: int, length: int) -> Deferred[None]:
+        """
+        Send ``length`` bytes of a file, from ``offset``, after what has been written so far. Nothing else may be written until it is done.
+
+        :param fd: stays open, and the caller's.
+        :returns: fires when the kernel has taken the last byte; fails with the reason when the connection is lost, also when the file turns
+            out to be shorter, which closes it.
+        """
+        if self.disconnected or self.disconnecting:
+            return fail(ConnectionDone())
+        assert self._sending is None, "one file at a time"
+        done: Deferred[None] = Deferred()
+        self._sending = _Sending(fd, offset, length, offset, done)
+        self.startWriting()
+        return done
+
+    def doWrite(self: Any) -> Any:  # noqa: N802 - Twisted's name
+        """The socket has room."""
+        sending = self._sending
+        if sending is None:
+            return super().doWrite()  # type: ignore[misc]
+        if self.dataBuffer or self._tempDataBuffer:
+            result = super().doWrite()  # type: ignore[misc]
+            if result is not None or self.dataBuffer or self._tempDataBuffer:
+                return result
+            self.startWriting()
+        end = sending.offset + sending.left
+        if sending.announced < end and sending.announced - sending.offset < READ_AHEAD // 2:
+            # Sending what is not in memory would stop the event loop for the time that the disk takes.
+            os.posix_fadvise(sending.fd, sending.announced, READ_AHEAD, os.POSIX_FADV_WILLNEED)
+            sending.announced += READ_AHEAD
+        try:
+            sent = os.sendfile(self.fileno(), sending.fd, sending.offset, min(sending.left, SEND_AT_ONCE))
+        except OSError as error:
+            return None if error.errno in {EAGAIN, EINTR} else CONNECTION_LOST
+        if sent == 0:
+            # The file has become shorter than it was. What was promised cannot be kept, and the client must notice.
+            return CONNECTION_LOST
+        sending.offset += sent
+        sending.left -= sent
+        if sending.left == 0:
+            self._sending = None
+            self.stopWriting()
+            sending.done.callback(None)
+        return None
+
+    def connectionLost(self: Any, reason: Failure) -> None:  # noqa: N802 - Twisted's name
+        """The client is gone."""
+        sending, self._sending = self._sending, None
+        super().connectionLost(reason)  # type: ignore[misc]
+        if sending is not None:
+            sending.done.errback(reason)
+
+
+class _SendingServer(_SendsFiles, tcp.Server):
+    """An accepted TCP connection."""
+
+
+class SendingPort(tcp.Port):
+    """A listening TCP socket whose connections can send files."""
+
+    transport = _SendingServer
+
+
+class _SendingUnixServer(_SendsFiles, unix.Server):
+    """An accepted connection of a Unix socket."""
+
+
+class SendingUnixPort(unix.Port):
+    """A listening Unix socket whose connections can send files."""
+
+    transport = _SendingUnixServer
+
+
+def send_file(transport: object, fd: int, offset: int, length: int) -> Deferred[None] | None:
+    """As :meth:`_SendsFiles.send_file`, or ``None`` where this transport cannot (TLS, tests)."""
+    return transport.send_file(fd, offset, length) if isinstance(transport, _SendsFiles) else None
