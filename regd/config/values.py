@@ -92,7 +92,13 @@ def text(*, secret: bool = False, takes_null: bool = False) -> Parser[str]:
     def read(place: Place) -> str:
         if not isinstance(place.node, Scalar):
             raise Place(place.path, place.node, place.warnings, secret).refuse("text")
-        return "" if is_null(place.node) else place.node.text
+        found = "" if is_null(place.node) else place.node.text
+        try:
+            found.encode()
+        except UnicodeEncodeError:
+            # The environment of a process is bytes; those that are not UTF-8 come as surrogates.
+            raise Place(place.path, place.node, place.warnings, secret).refuse("text in UTF-8") from None
+        return found
 
     def show(value: str) -> str:
         return ("set" if value else "not set") if secret else shown(value)

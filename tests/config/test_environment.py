@@ -157,6 +157,11 @@ class FurtherTests(ConfigCase):
         self.assertEqual(self.config(REGISTRY_HTTP_SECRET="'0x'").http.secret, "0x")
         self.assertEqual(self.config(REGISTRY_HTTP_ADDR="[::1]:5000").http.addr, TCPAddress("::1", 5000))
 
+    def test_text_that_is_not_utf_8(self) -> None:
+        for name in ("REGISTRY_HTTP_SECRET", "REGISTRY_HTTP_ADDR", "REGISTRY_LOG_FIELDS_X"):
+            self.assertIn("allowed: text in UTF-8", self.problem(MINIMAL, **{name: "a\udcff"}))
+        self.assertIn("not YAML", self.problem(MINIMAL, REGISTRY_HTTP="{host: a\udcff}"))
+
     def test_names_of_header_fields(self) -> None:
         config = self.config(
             "http: {headers: {X-Frame-Options: [DENY]}}",
