@@ -10,7 +10,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from regd.config.addresses import TCPAddress, parse_tcp_address
-from regd.config.document import MapNode
+from regd.config.document import ListNode, MapNode, Node, Scalar
 from regd.config.error import shown
 from regd.config.model import Network
 from regd.config.patterns import Pattern
@@ -26,6 +26,7 @@ __all__ = [
     "header_fields",
     "http2_disabled",
     "listen_address",
+    "log_fields",
     "network",
     "page_size",
     "pattern",
@@ -183,7 +184,7 @@ def deprecated(parser: Parser[T], better: str) -> Parser[T]:
 
 def header_fields() -> Parser[Mapping[str, tuple[str, ...]]]:
     """``http.headers``: names, each with a list of values."""
-    values = list_of(from_text(_field_value, shown), "nosniff")
+    values = list_of(from_text(_field_value, shown), "nosniff", takes_null=True)
     found = mapping_of(values, "X-Content-Type-Options: [nosniff]", joiner="-")
     return checked(found, _headers, found.show)
 
@@ -199,6 +200,28 @@ def http2_disabled() -> Parser[bool]:
         return disabled
 
     return Parser(read, switch.show, switch.inner)
+
+
+def log_fields() -> Parser[Mapping[str, str]]:
+    """``log.fields``: registry:2 also writes lists and maps into its lines, so they become text."""
+    values = text(takes_null=True)
+
+    def read(place: Place) -> str:
+        return values.read(place) if isinstance(place.node, Scalar) else _written(place.node)
+
+    item = Parser(read, values.show, values.inner, values.takes_null)
+    return mapping_of(item, "service: registry", joiner="_")
+
+
+def _written(node: Node) -> str:
+    """A value on one line, as YAML's flow style writes it."""
+    match node:
+        case Scalar():
+            return node.text
+        case ListNode():
+            return f"[{', '.join(map(_written, node.items))}]"
+        case MapNode():
+            return f"{{{', '.join(f'{name}: {_written(below)}' for name, below in node.entries.items())}}}"
 
 
 def page_size(*, minimum: int | None = None, default: int) -> Parser[int]:

@@ -14,7 +14,7 @@ from regd.config.error import shown
 from regd.config.foreign import FOREIGN
 from regd.config.model import Network, Platform
 from regd.config.schema import Key, Row, build
-from regd.config.values import Parser, boolean, choice, duration, from_text, integer, list_of, mapping_of, record, text
+from regd.config.values import Parser, boolean, choice, duration, from_text, integer, list_of, record, text
 
 LogLevel = Literal["error", "warn", "info", "debug"]
 LogFormatter = Literal["text", "json", "logstash"]
@@ -29,9 +29,7 @@ VERSION = Key("version", text(), "")
 LOG_LEVEL: Key[LogLevel] = Key("log.level", _LEVELS, "info")
 LOGLEVEL: Key[LogLevel] = Key("loglevel", checks.deprecated(_LEVELS, "log.level"), "info")
 LOG_FORMATTER: Key[LogFormatter] = Key("log.formatter", _FORMATTERS, "text")
-LOG_FIELDS: Key[Mapping[str, str]] = Key(
-    "log.fields", mapping_of(text(takes_null=True), "service: registry", joiner="_"), MappingProxyType({})
-)
+LOG_FIELDS: Key[Mapping[str, str]] = Key("log.fields", checks.log_fields(), MappingProxyType({}))
 ACCESSLOG_DISABLED = Key("log.accesslog.disabled", boolean(), default=False)
 
 FILESYSTEM_ROOT = Key("storage.filesystem.rootdirectory", from_text(checks.directory, shown), "/var/lib/registry")

@@ -130,7 +130,6 @@ class _Parser:
         self.text = text
         self.place = 0
         self.depth = 0
-        self.names: set[str] = set()
 
     def alternatives(self, flags: str) -> Node:
         """``a|b|c``, up to the end or a closing parenthesis. Flags set inside hold up to there as well."""
@@ -155,13 +154,13 @@ class _Parser:
                 parts[-1] = Repeat(parts[-1], *bounds)
                 repeatable = False
             elif (changed := self.flags(flags)) is not None:
+                # As in Go, a repeat after it repeats what stands before it.
                 flags = changed
-                repeatable = False
             elif self.text.startswith("\\Q", self.place):
                 quoted, _, _ = self.text[self.place + 2 :].partition("\\E")
                 parts.extend(_character(ord(char), flags) for char in quoted)
                 self.place += 2 + len(quoted) + 2
-                repeatable = bool(quoted)
+                repeatable = repeatable or bool(quoted)
             else:
                 parts.append(self.single(flags))
                 repeatable = True
@@ -195,7 +194,7 @@ class _Parser:
     def flags(self, flags: str) -> str | None:
         """``(?i)``, ``(?s-m)``: flags for the rest of the group."""
         found = _FLAGS.match(self.text, self.place)
-        if found is None or found[3] == ":" or not (found[1] or found[2]):
+        if found is None or found[3] == ":":
             return None
         self.place = found.end()
         return _changed(flags, found)
@@ -225,16 +224,9 @@ class _Parser:
         """``(x)``, ``(?:x)``, ``(?i:x)``, ``(?P<name>x)``, ``(?<name>x)``."""
         if self.text.startswith("(?", self.place):
             if scoped := _FLAGS.match(self.text, self.place):
-                if scoped[3] == ")":
-                    msg = "flags (?...) without a flag"
-                    raise PatternError(msg)
                 flags = _changed(flags, scoped)
                 self.place = scoped.end()
             elif named := _NAME.match(self.text, self.place):
-                if named[1] in self.names:
-                    msg = "two groups have the same name"
-                    raise PatternError(msg)
-                self.names.add(named[1])
                 self.place = named.end()
             else:
                 msg = f"{self.text[self.place : self.place + 4]!r} is not in Go's syntax (it has no lookaround, conditions or comments)"

@@ -205,13 +205,16 @@ def choice(*words: T, fold: bool = False, empty: T | None = None) -> Parser[T]:
     return Parser(read, str, (Inner("", raw=True),))
 
 
-def list_of(item: Parser[T], example: str) -> Parser[tuple[T, ...]]:
+def list_of(item: Parser[T], example: str, *, takes_null: bool = False) -> Parser[tuple[T, ...]]:
     """A list.
 
     :param example: one item, for the message.
+    :param takes_null: in a collection, nothing is the empty list.
     """
 
     def read(place: Place) -> tuple[T, ...]:
+        if takes_null and is_null(place.node):
+            return ()
         if not isinstance(place.node, ListNode):
             raise place.refuse(f"a list, such as [{example}]")
         return tuple(_read_part(item, place.below(f"[{index}]", node)) for index, node in enumerate(place.node.items))
@@ -219,7 +222,7 @@ def list_of(item: Parser[T], example: str) -> Parser[tuple[T, ...]]:
     def show(values: tuple[T, ...]) -> str:
         return f"[{', '.join(item.show(value) for value in values)}]"
 
-    return Parser(read, show, (Inner(""), *(level._replace(suffix="[]" + level.suffix) for level in item.inner)))
+    return Parser(read, show, (Inner(""), *(level._replace(suffix="[]" + level.suffix) for level in item.inner)), takes_null)
 
 
 def mapping_of(item: Parser[T], example: str, *, joiner: str) -> Parser[Mapping[str, T]]:

@@ -66,6 +66,10 @@ class PatternTests(SynchronousTestCase):
             ("(|a)*b", "aab"),
             ("(^)*a", "ba"),
             (r"\_\-", "_-"),
+            ("(?)a", "a"),
+            ("^ba(?i)*$", "baa"),
+            (r"^ba\Q\E*$", "baa"),
+            ("(?P<x>a)(?P<x>b)", "ab"),
         ):
             self.assertTrue(Pattern.parse(expression).search(text), (expression, text))
 
@@ -89,10 +93,10 @@ class PatternTests(SynchronousTestCase):
 
     def test_what_go_refuses(self) -> None:
         for expression in (
-            "(?=a)", "(?!a)", "(?<=a)", "(?<!a)", r"\1", "(?P=x)", "(?P<x>a)(?P<x>b)", "(?P<x-y>a)", "(?>a)", "(?(1)a)", "(?#a)", "a++",
-            "a**", "a{2}{3}", "*a", "a|*", "(*)", "(?i)*", "a{1001}", "a{3,2}", "a{99999}", "(", ")", "(?", "(?)", "(?x)a", "[a", "[", "[]",
-            "[z-a]", "[[:foo:]]", "[a\\", "\\", r"\Z", r"\C", r"\x{110000}", r"\x4", r"\u0041", r"\8", r"\p{Foo}", r"\p",
-            "(" * 200 + ")" * 200, "((a{100}){100}){100}",
+            "(?=a)", "(?!a)", "(?<=a)", "(?<!a)", r"\1", "(?P=x)", "(?P<x-y>a)", "(?>a)", "(?(1)a)", "(?#a)", "a++",
+            "a**", "a{2}{3}", "*a", "a|*", "(*)", "(?i)*", "a{1001}", "a{3,2}", "a{99999}", "(", ")", "(?", "(?x)a", "(?-)a", "[a", "[",
+            "[]", "[z-a]", "[[:foo:]]", "[a\\", "\\", r"\Z", r"\C", r"\x{110000}", r"\x4", r"\u0041", r"\8", r"\p{Foo}",
+            r"\p", "(" * 200 + ")" * 200, "((a{100}){100}){100}",
         ):  # fmt: skip
             self.assertRaises(PatternError, Pattern.parse, expression)
 
