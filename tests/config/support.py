@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,14 +16,26 @@ MINIMAL = "version: 0.1\nstorage: inmemory\n"
 class ConfigCase(SynchronousTestCase):
     """A test case that reads configurations from a file of its own."""
 
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = Path(directory.name)
+
+    def file(self, text: str | bytes) -> str:
+        """
+        :param text: What the file holds; it takes the place of the one before.
+        :return: Its path.
+        """
+        path = self.directory / "config.yml"
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return str(path)
+
     def load(self, text: str | bytes, **environ: str) -> Loaded:
         """
         :param text: The file.
         :param environ: The environment variables.
         """
-        path = Path(self.mktemp())
-        path.write_bytes(text.encode() if isinstance(text, str) else text)
-        return load(str(path), environ)
+        return load(self.file(text), environ)
 
     def config(self, text: str = "", **environ: str) -> Config:
         """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,14 +71,12 @@ class FileTests(ConfigCase):
         self.assertEqual(default_path(None, {}), "/etc/regd/config.yml")
 
     def test_path_from_the_environment(self) -> None:
-        path = Path(self.mktemp())
-        path.write_text(MINIMAL)
-        loaded = load(None, {"REGISTRY_CONFIGURATION_PATH": str(path)})
-        self.assertEqual((loaded.path, loaded.warnings), (str(path), ()))
+        path = self.file(MINIMAL)
+        loaded = load(None, {"REGISTRY_CONFIGURATION_PATH": path})
+        self.assertEqual((loaded.path, loaded.warnings), (path, ()))
 
     def test_files_that_cannot_be_read(self) -> None:
-        directory = Path(self.mktemp())
-        directory.mkdir()
+        directory = self.directory
         for path, reason in {
             str(directory / "none.yml"): "No such file or directory",
             str(directory): "Is a directory",

@@ -14,11 +14,6 @@ SAMPLES = Path(__file__).resolve().parent.parent.parent / "etc" / "regd"
 
 
 class ReportTests(ConfigCase):
-    def file(self, text: str) -> str:
-        path = Path(self.mktemp())
-        path.write_text(text)
-        return str(path)
-
     def test_problems(self) -> None:
         path = self.file(MINIMAL + "http: {addr: x}\nauth: htpasswd\n")
         report = check(path, {})
