@@ -105,10 +105,12 @@ class Blobs:
         :param size: its size in bytes.
         """
         path = layout.blob_data(digest)
-        if not await self.whole(digest, size):
-            await self._driver.move(source, path)
+        link = Links.file(layout.layer_link(name, digest), digest)
+        if await self.whole(digest, size):
+            await self._driver.write(link)
+        else:
+            await self._driver.write((path, source), link)
             self._damage.healed(path)
-        await self._driver.write(Links.file(layout.layer_link(name, digest), digest))
 
     async def whole(self, digest: Digest, size: int) -> bool:
         """Whether the bytes of ``digest`` are in the storage and are right, which means reading them."""

@@ -4,7 +4,8 @@ Uploads: a blob on its way in, over any number of requests, processes and restar
 Everything that an upload is lies in the storage. A process remembers one thing more, the running hash of the uploads that it has appended
 to, because a hash cannot be stored; it counts only while the file is exactly as long as what it has hashed. After each append the digest so
 far is stored with its offset, so that the closing request, which usually adds nothing, need not read the file again in whichever process it
-arrives. Where neither is at hand, as when two processes took turns, the file is read once, by the request that closes the upload.
+arrives. Where neither is at hand, as when two processes took turns or little was appended, the file is read once, by the request that
+closes the upload.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from regd.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid
@@ -30,6 +32,9 @@ __all__ = ["Body", "Upload", "UploadRangeInvalid", "Uploads"]
 
 #: How many uploads' hashes a process remembers; some 400 bytes each.
 _REMEMBERED: Final = 4096
+
+#: After so many bytes at least their digest is stored. Reading fewer again costs less than writing a file does.
+_WORTH_NOTING: Final = 1024 * 1024
 
 #: What ``startedat`` may hold at most, in bytes.
 _TIME_LIMIT: Final = 64
@@ -164,7 +169,8 @@ class Uploads:
             raise BlobUploadUnknown(detail={"uuid": upload.id}) from None
         finally:
             appender.close()
-        await self.discard(upload)
+        # Nobody needs to wait for the tidying up; it never fails.
+        Deferred.fromCoroutine(self.discard(upload))
         return digest
 
     async def cancel(self, upload: Upload) -> None:
@@ -175,7 +181,7 @@ class Uploads:
         """
         self._hashes.pop(upload.id, None)
         try:
-            await self._driver.delete(layout.upload(upload.name, upload.id))
+            await self._driver.delete(layout.upload(upload.name, upload.id), durable=False)
         except Missing:
             raise BlobUploadUnknown(detail={"uuid": upload.id}) from None
 
@@ -229,7 +235,7 @@ class Uploads:
         if appender.hash is None:
             return
         self._remember(upload.id, appender.size, appender.hash)
-        if appender.size > before and await self._driver.exists(layout.upload_data(upload.name, upload.id)):
+        if appender.size - before >= _WORTH_NOTING and await self._driver.exists(layout.upload_data(upload.name, upload.id)):
             path = layout.upload_digest(upload.name, upload.id, appender.hash.name, appender.size)
             # It only saves work, and is checked for its form when it is read, so it need not be durable.
             await self._driver.write((path, appender.hash.hexdigest().encode()), durable=False)

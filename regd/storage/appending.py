@@ -1,9 +1,9 @@
 """
 Bytes from the event loop to the end of a file, in batches, stored and hashed off the loop.
 
-The network hands in chunks as they arrive; whatever has gathered while one batch was being stored is the next. When more than
-:data:`HIGH_WATER` bytes wait, the producer is paused, which closes the client's TCP window; so an upload costs this much memory whatever
-its size, and no thread while its client is silent.
+The network hands in chunks as they arrive. When :data:`BATCH` bytes have gathered, or no more will come, a thread stores them, and whatever
+has gathered meanwhile after them. When more than :data:`HIGH_WATER` bytes wait, the producer is paused, which closes the client's TCP
+window; so an upload costs this much memory whatever its size, and no thread while its client is silent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from zope.interface import implementer
 from regd.storage.driver import HashState, StorageError
 from regd.storage.threads import Threads
 
-__all__ = ["HIGH_WATER", "LOW_WATER", "QueuedAppender", "Sink"]
+__all__ = ["BATCH", "HIGH_WATER", "LOW_WATER", "QueuedAppender", "Sink"]
+
+#: Fewer bytes than this are not worth a thread yet. A small blob so costs one, which stores it, hashes it and makes it durable.
+BATCH: Final = 64 * 1024
 
 #: Pause the producer above so many bytes in flight. With one more read of the socket this stays below the 256 KiB that promise P1 allows.
 HIGH_WATER: Final = 160 * 1024
@@ -49,8 +52,8 @@ class QueuedAppender:
     """
     An :class:`~regd.storage.driver.Appender` over a :class:`Sink`.
 
-    The event loop owns everything but ``_queue``, ``_waiting``, ``_working`` and ``_failure``, which it shares with the one thread that
-    works at a time, under ``_lock``.
+    The event loop owns everything but ``_queue``, ``_waiting``, ``_working``, ``_last`` and ``_failure``, which it shares with the one
+    thread that works at a time, under ``_lock``.
     """
 
     def __init__(self, sink: Sink, size: int, state: HashState | None, threads: Threads) -> None:
@@ -62,6 +65,7 @@ class QueuedAppender:
         self._queue: list[bytes] = []
         self._waiting = 0
         self._working = False
+        self._last = False
         self._failure: StorageError | None = None
         self._producer: IPushProducer | None = None
         self._paused = False
@@ -89,7 +93,8 @@ class QueuedAppender:
             self._queue.append(data)
             self._waiting += len(data)
             full = self._waiting > HIGH_WATER
-            start, self._working = not self._working, True
+            start = not self._working and self._waiting >= BATCH
+            self._working = self._working or start
         self.size += len(data)
         if full and not self._paused and self._producer is not None:
             self._paused = True
@@ -99,11 +104,13 @@ class QueuedAppender:
 
     async def flush(self) -> int:
         """See :class:`~regd.storage.driver.Appender`."""
-        while self._worker is not None:
-            worker, self._worker = self._worker, None
-            await worker
-        if self._failure is None:
-            await self._threads.run(self._sync)
+        with self._lock:
+            self._last = True
+            start, self._working = not self._working, True
+        if start:
+            self._worker = self._threads.run(self._work)
+        if self._worker is not None:
+            await self._worker
         if self._failure is not None:
             self.size = self._sink.tell()
             raise self._failure
@@ -119,40 +126,45 @@ class QueuedAppender:
             self._queue.clear()
         self._sink.close()
 
-    def _sync(self) -> None:
-        """Off the loop."""
-        try:
-            self._sink.sync()
-        except StorageError as error:
-            self._failure, self.hash = error, None
-
     def _work(self) -> None:
-        """Off the loop: store batches until none is left."""
-        while True:
+        """Off the loop: store batches until none is left, and after the last one make everything durable."""
+        try:
+            while batch := self._next_batch():
+                self._store(batch)
+        except StorageError as error:
             with self._lock:
+                # How much of the batch is in the file is not known here, so the hash no longer speaks for it.
+                self._failure, self.hash, self._working = error, None, False
+                self._queue.clear()
+                self._waiting = 0
+            self._threads.tell(self._stop_producer)
+
+    def _next_batch(self) -> list[bytes]:
+        """What has gathered; nothing when this thread's work is done."""
+        with self._lock:
+            if self._failure is None and (self._waiting >= BATCH or (self._last and self._queue)):
                 batch, self._queue = self._queue, []
-                if not batch or self._failure is not None:
-                    self._working = False
-                    return
-            size = sum(map(len, batch))
-            try:
-                self._sink.write(batch)
-                if self.hash is not None:
-                    for chunk in batch:
-                        self.hash.update(chunk)
-            except StorageError as error:
-                with self._lock:
-                    # How much of the batch is in the file is not known here, so the hash no longer speaks for it.
-                    self._failure, self.hash, self._working = error, None, False
-                    self._queue.clear()
-                    self._waiting = 0
-                self._threads.tell(self._stop_producer)
-                return
-            with self._lock:
-                before, self._waiting = self._waiting, self._waiting - size
-                drained = self._waiting <= LOW_WATER < before
-            if drained:
-                self._threads.tell(self._resume_producer)
+                return batch
+            if not self._last:
+                self._working = False
+                return []
+        if self._failure is None:
+            self._sink.sync()
+        with self._lock:
+            self._working = self._last = False
+        return []
+
+    def _store(self, batch: list[bytes]) -> None:
+        self._sink.write(batch)
+        if self.hash is not None:
+            for chunk in batch:
+                self.hash.update(chunk)
+        size = sum(map(len, batch))
+        with self._lock:
+            before, self._waiting = self._waiting, self._waiting - size
+            drained = self._waiting <= LOW_WATER < before
+        if drained:
+            self._threads.tell(self._resume_producer)
 
     def _resume_producer(self) -> None:
         with self._lock:

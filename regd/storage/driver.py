@@ -167,11 +167,14 @@ class Driver(Protocol):
     async def exists(self, path: Path) -> bool:
         """Whether there is a file or a directory at ``path``."""
 
-    async def write(self, *files: tuple[Path, bytes], durable: bool = True) -> None:
+    async def write(self, *files: tuple[Path, bytes | Path], durable: bool = True) -> None:
         """
-        Write files whole, in the order given, each visible and durable before the next is begun; readers see the old or the new.
+        Write files whole, in the order given, each visible and durable before the next is begun; readers see the old or the new. Files of
+        one directory that follow each other may become durable together.
 
+        :param files: each the path and its content: bytes, or the path of a file that is to be moved there, after it is made durable.
         :param durable: ``False`` for what may be lost in a power cut; it is still never seen half.
+        :raises Missing: when there is no file at a path to move from; what came before it is written.
         """
 
     async def append(self, path: Path, state: HashState | None = None) -> Appender:
@@ -183,16 +186,10 @@ class Driver(Protocol):
         :raises Busy: when somebody else, in whichever process, holds it.
         """
 
-    async def move(self, source: Path, destination: Path) -> None:
+    async def delete(self, path: Path, *, durable: bool = True) -> None:
         """
-        Make the file durable, then give it another path in one step, replacing what is there, and make that durable too.
+        Remove a file or a directory with all that is in it.
 
-        :raises Missing: when there is no file at ``source``.
-        """
-
-    async def delete(self, path: Path) -> None:
-        """
-        Remove a file or a directory with all that is in it, durably.
-
+        :param durable: ``False`` for what may come back after a power cut.
         :raises Missing: when there is nothing at ``path``.
         """

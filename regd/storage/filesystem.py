@@ -6,7 +6,7 @@ against 80. What changes the disk or reads much of it goes to a thread, because 
 and P4).
 
 A file becomes visible by ``rename`` and nothing is edited in place, uploads in progress aside. The order is always: bytes, ``fsync`` of the
-file, ``rename``, ``fsync`` of the directory; and of each directory above that had to be made, from the lowest up.
+file, ``rename``, ``fsync`` of the directory; directories that have to be made are made durable first, from the top down.
 """
 
 from __future__ import annotations
@@ -99,7 +99,6 @@ class FilesystemDriver:
                 f"{where} cannot be {'used' if self._writable else 'read'} by {who}: {error.strerror}; "
                 "give it to that user, or free space, or name another directory"
             ) from None
-        self._threads.start()
 
     def stop(self) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -161,7 +160,7 @@ class FilesystemDriver:
                 known = read
         return known
 
-    async def write(self, *files: tuple[Path, bytes], durable: bool = True) -> None:
+    async def write(self, *files: tuple[Path, bytes | Path], durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
         await self._threads.run(self._write_all, files, durable)
 
@@ -186,13 +185,9 @@ class FilesystemDriver:
             raise
         return QueuedAppender(_FileSink(full, fd), held.st_size, state, self._threads)
 
-    async def move(self, source: Path, destination: Path) -> None:
+    async def delete(self, path: Path, *, durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
-        await self._threads.run(self._move, self._full(source), self._full(destination))
-
-    async def delete(self, path: Path) -> None:
-        """See :class:`~regd.storage.driver.Driver`."""
-        await self._threads.run(_delete, self._full(path))
+        await self._threads.run(_delete, self._full(path), durable)
 
     def _full(self, path: Path) -> str:
         return f"{self.root}/{path}"
@@ -224,31 +219,36 @@ class FilesystemDriver:
             with suppress(FileNotFoundError):
                 os.unlink(probe)
 
-    def _write_all(self, files: Sequence[tuple[Path, bytes]], durable: bool) -> None:
-        for path, content in files:
+    def _write_all(self, files: Sequence[tuple[Path, bytes | Path]], durable: bool) -> None:
+        directories = [os.path.dirname(self._full(path)) for path, _ in files]
+        for index, (path, content) in enumerate(files):
             full = self._full(path)
-            temporary = f"{full}.{uuid.uuid4()}.tmp"
             with _translated("write", full):
-                try:
-                    self._in_directory(full, functools.partial(_store, temporary, content, durable), durable)
-                    os.rename(temporary, full)
-                except BaseException:
-                    with suppress(OSError):
-                        os.unlink(temporary)
-                    raise
-                if durable:
-                    _sync_directory(os.path.dirname(full))
+                if isinstance(content, bytes):
+                    self._write_one(full, content, durable)
+                else:
+                    self._move(self._full(content), full, durable)
+                if durable and directories[index : index + 1] != directories[index + 1 : index + 2]:
+                    _sync_directory(directories[index])
 
-    def _move(self, source: str, destination: str) -> None:
-        with _translated("make durable", source):
+    def _write_one(self, path: str, content: bytes, durable: bool) -> None:
+        temporary = f"{path}.{uuid.uuid4()}.tmp"
+        try:
+            self._in_directory(path, functools.partial(_store, temporary, content, durable), durable)
+            os.rename(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+    def _move(self, source: str, destination: str, durable: bool) -> None:
+        if durable:
             fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-        with _translated("move a file to", destination):
-            self._in_directory(destination, lambda: os.rename(source, destination), durable=True)
-            _sync_directory(os.path.dirname(destination))
+        self._in_directory(destination, functools.partial(os.rename, source, destination), durable)
 
     def _in_directory(self, path: str, act: Callable[[], None], durable: bool) -> None:
         """
@@ -259,10 +259,7 @@ class FilesystemDriver:
             try:
                 act()
             except FileNotFoundError:
-                if not os.path.isdir(self.root):
-                    # A root that has gone away is a disk that is not mounted. Writing below its mount point would hide the data.
-                    raise StorageError(f"cannot write below {self.root}: it is not there any more") from None
-                _make_directories(directory, durable)
+                _make_directories(directory, self.root, durable)
             else:
                 return
         act()
@@ -353,24 +350,27 @@ def _sync_directory(path: str) -> None:
         os.close(fd)
 
 
-def _make_directories(path: str, durable: bool) -> None:
-    missing: list[str] = []
-    while not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    for directory in reversed(missing):
+def _make_directories(path: str, root: str, durable: bool) -> None:
+    """Make ``path``, and what is missing above it; not ``root``: one that has gone away is a disk that is not mounted."""
+    if path == root:
+        raise StorageError(f"cannot write below {root}: it is not there any more")
+    try:
+        os.mkdir(path, 0o777)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        _make_directories(os.path.dirname(path), root, durable)
         with suppress(FileExistsError):
-            os.mkdir(directory, 0o777)
+            os.mkdir(path, 0o777)
     if durable:
-        # Also where somebody else made them a moment ago: whether they were made durable since is not known.
-        for directory in missing:
-            _sync_directory(os.path.dirname(directory))
+        _sync_directory(os.path.dirname(path))
 
 
-def _delete(path: str) -> None:
+def _delete(path: str, durable: bool) -> None:
     with _translated("delete", path):
         _remove(path)
-        _sync_directory(os.path.dirname(path))
+        if durable:
+            _sync_directory(os.path.dirname(path))
 
 
 def _remove(path: str) -> None:

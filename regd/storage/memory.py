@@ -77,10 +77,16 @@ class MemoryDriver:
             raise Missing(path)
         return tuple(sorted(found.entries, key=str.encode))
 
-    async def write(self, *files: tuple[Path, bytes], durable: bool = True) -> None:
+    async def write(self, *files: tuple[Path, bytes | Path], durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
         for path, content in files:
-            self._put(path, _File(bytearray(content), self._clock()))
+            if isinstance(content, bytes):
+                self._put(path, _File(bytearray(content), self._clock()))
+                continue
+            file = self._file(content)
+            directory, name = self._parent(content)
+            del directory.entries[name]
+            self._put(path, file)
 
     async def append(self, path: Path, state: HashState | None = None) -> QueuedAppender:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -90,14 +96,7 @@ class MemoryDriver:
         file.held = True
         return QueuedAppender(_MemorySink(file, self._clock), len(file.content), state, self._threads)
 
-    async def move(self, source: Path, destination: Path) -> None:
-        """See :class:`~regd.storage.driver.Driver`."""
-        file = self._file(source)
-        directory, name = self._parent(source)
-        del directory.entries[name]
-        self._put(destination, file)
-
-    async def delete(self, path: Path) -> None:
+    async def delete(self, path: Path, *, durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
         if self._find(path) is None:
             raise Missing(path)

@@ -27,7 +27,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -146,6 +146,8 @@ class StreamingChannel(HTTPChannel):
     requestFactory = StreamingRequest  # noqa: N815 - Twisted's name
     abortTimeout = LINGER  # noqa: N815 - Twisted's name
 
+    _host: IAddress
+    _peer: IAddress
     #: Whether the client waits for "100 Continue" before it sends the body.
     _continue_awaited = False
     #: The request whose body is dropped because it has been answered, and how much of it had come by then.
@@ -158,7 +160,16 @@ class StreamingChannel(HTTPChannel):
     def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
         """A client has connected."""
         super().connectionMade()
+        self._host, self._peer = self.transport.getHost(), self.transport.getPeer()
         self.factory.open.add(self)
+
+    def getHost(self) -> IAddress:  # noqa: N802 - Twisted's name
+        """Our end, asked of the system once; each request wants it twice."""
+        return self._host
+
+    def getPeer(self) -> IAddress:  # noqa: N802 - Twisted's name
+        """The client's end, likewise."""
+        return self._peer
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
         """It is gone."""
