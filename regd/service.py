@@ -52,6 +52,9 @@ __all__ = ["Options", "RegistryService", "makeService"]
 #: Fewer open files than this are worth a warning: a connection takes two while a blob is on its way.
 _FEW_FILES = 4096
 
+#: How long handlers have to come to an end after their connections have been cut, in seconds.
+_SETTLE = 10.0
+
 # Any: a reactor is typed as the union of what reactors may be.
 reactor: Any = _reactor
 
@@ -147,6 +150,8 @@ class RegistryService(MultiService):
             self._log.info("stopping: {count} connections have {timeout} s to finish", count=len(self._site.open), timeout=timeout)
             await _within(self._site.drain(), timeout)
         self._site.abort()
+        # A handler whose client was cut off still stores what had arrived.
+        await _within(Deferred.fromCoroutine(self._dispatcher.settle()), _SETTLE)
         self._driver.stop()
         self._log.info("stopped")
 

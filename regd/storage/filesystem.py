@@ -52,12 +52,19 @@ _NOTHING_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 @contextmanager
-def _translated(what: str, path: str) -> Iterator[None]:
-    """The system's errors as the driver's, each with what was tried and where."""
+def _translated(what: str, path: str, root: str = "") -> Iterator[None]:
+    """
+    The system's errors as the driver's, each with what was tried and where.
+
+    :param root: where it is given, nothing is missing below a root that is itself not there: that is a disk that is not mounted, and
+        telling clients that their images do not exist would be wrong.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in _NOTHING_THERE:
+            if root and not os.path.isdir(root):
+                raise StorageError(f"cannot {what} {path}: {root} is not there any more") from None
             raise Missing(path) from None
         kind = Full if error.errno in _NO_ROOM else StorageError
         raise kind(f"cannot {what} {path}: {error.strerror or error}") from error
@@ -115,7 +122,7 @@ class FilesystemDriver:
     async def stat(self, path: Path) -> Stat:
         """See :class:`~regd.storage.driver.Driver`."""
         full = self._full(path)
-        with _translated("look at", full):
+        with _translated("look at", full, self.root):
             found = os.stat(full)
         if not stat_module.S_ISREG(found.st_mode):
             raise Missing(full)
@@ -125,7 +132,7 @@ class FilesystemDriver:
         """See :class:`~regd.storage.driver.Driver`."""
         full = self._full(path)
         try:
-            with _translated("look at", full):
+            with _translated("look at", full, self.root):
                 os.stat(full)
         except Missing:
             return False
@@ -150,7 +157,7 @@ class FilesystemDriver:
     async def names(self, path: Path) -> Sequence[str]:
         """See :class:`~regd.storage.driver.Driver`."""
         full = self._full(path)
-        with _translated("list", full):
+        with _translated("list", full, self.root):
             found = os.stat(full)
             known = self._listings.get(path, found)
             if known is None:
@@ -167,7 +174,7 @@ class FilesystemDriver:
     async def append(self, path: Path, state: HashState | None = None) -> QueuedAppender:
         """See :class:`~regd.storage.driver.Driver`."""
         full = self._full(path)
-        with _translated("open", full):
+        with _translated("open", full, self.root):
             fd = os.open(full, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
             with _translated("lock", full):
@@ -194,7 +201,7 @@ class FilesystemDriver:
 
     def _open(self, path: Path) -> _FileContent:
         full = self._full(path)
-        with _translated("open", full):
+        with _translated("open", full, self.root):
             fd = os.open(full, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 found = os.fstat(fd)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
@@ -40,6 +40,7 @@ class Dispatcher:
 
     def __init__(self, headers: Mapping[str, tuple[str, ...]]) -> None:
         self._headers = dict(headers)
+        self._running: set[Deferred[None]] = set()
 
     def answering(self, handler: Callable[[], Awaitable[Response]]) -> IResource:
         """What a Klein endpoint returns so that the request is answered with what ``handler`` returns or raises."""
@@ -62,7 +63,15 @@ class Dispatcher:
         Answer a request with what ``handler`` returns or raises. When the client goes away, the handler runs on all the same: what it has
         begun, a commit say, is to be finished and not cut in two.
         """
-        Deferred.fromCoroutine(self._run(request, handler))
+        running = Deferred.fromCoroutine(self._run(request, handler))
+        if not running.called:
+            self._running.add(running)
+            running.addBoth(lambda _: self._running.discard(running))
+
+    async def settle(self) -> None:
+        """Wait until no handler runs."""
+        while self._running:
+            await DeferredList(self._running)
 
     async def _answer(self, request: StreamingRequest, response: Response) -> None:
         if not request.client_gone:
@@ -80,6 +89,8 @@ class Dispatcher:
                 response = error_response(error)
             except BodyAborted:
                 # Nobody is there to be answered; the access log says so.
+                if not request.client_gone:
+                    request.loseConnection()
                 return
             except StorageError as error:
                 response = error_response(self._storage_failed(request, error))

@@ -52,6 +52,8 @@ def listen(reactor: Any, address: _TCP | _Unix, site: StreamingSite) -> IListeni
     else:
         port = SendingPort(address.port, site, _BACKLOG, _interface(address.host), reactor)
     port.startListening()
+    if not hasattr(address, "path"):
+        _keep_alive(port.socket)
     listening: IListeningPort = port
     return listening
 
@@ -64,6 +66,16 @@ def url_of(port: IListeningPort, path: str) -> str:
     assert isinstance(address, IPv4Address | IPv6Address)
     host = f"[{address.host}]" if ":" in address.host else address.host
     return f"http://{host}:{address.port}{path}"
+
+
+def _keep_alive(listening: socket.socket) -> None:
+    """
+    Notice clients that vanish without a word while we wait for them or send to them; accepted connections inherit this.
+    """
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
 
 
 def _interface(host: str) -> str:
