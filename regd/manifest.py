@@ -68,6 +68,12 @@ _SCHEMA_1_MESSAGE: Final = (
     "pull the image with a current client and push it again, or convert it with 'skopeo copy --format v2s2'"
 )
 
+#: The largest size that clients can read: theirs is a signed 64-bit number.
+_MOST_BYTES: Final = 2**63 - 1
+
+#: How much of a client's value an error message repeats, in characters.
+_SHOWN: Final = 80
+
 _NO_ANNOTATIONS: Final[Mapping[str, str]] = {}
 
 
@@ -129,8 +135,9 @@ def parse(content: bytes, content_type: str = "") -> Manifest:
     """
     document = _load(content)
     media_type = _media_type(document, content_type.partition(";")[0].strip().lower())
-    if media_type != OCI_ARTIFACT and document.get("schemaVersion") != 2:
-        raise ManifestInvalid(f"schemaVersion: found {document.get('schemaVersion')!r}, has to be 2")
+    version = document.get("schemaVersion")
+    if media_type != OCI_ARTIFACT and not (version == 2 and isinstance(version, int)):
+        raise ManifestInvalid(f"schemaVersion: found {_shown(version)}, has to be 2")
     _check_unambiguous(document, media_type)
     blobs: tuple[Descriptor, ...] = ()
     manifests: tuple[Descriptor, ...] = ()
@@ -166,7 +173,8 @@ def media_type_of(content: bytes) -> str:
 
 def _load(content: bytes) -> dict[str, object]:
     try:
-        document = json.loads(content)
+        # Decoded here: given bytes, the parser guesses among UTF-16 and others that no other reader of JSON takes (RFC 8259, section 8.1).
+        document = json.loads(content.decode("utf-8"))
     # RecursionError: a few kilobytes of "[" nest deeper than the parser goes. ValueError covers bad UTF-8 and bad numbers too.
     except (ValueError, RecursionError) as error:
         raise ManifestInvalid(f"not JSON: {error}"[:200]) from None
@@ -183,10 +191,13 @@ def _media_type(document: dict[str, object], given: str) -> str:
     if given in _SILENT:
         given = ""
     if given and inside and given != inside:
-        raise ManifestInvalid(f"mediaType: found {inside!r}, but the Content-Type is {given!r}")
+        raise ManifestInvalid(f"mediaType: found {_shown(inside)}, but the Content-Type is {_shown(given)}")
     media_type = given or inside or _shape(document)
     if media_type not in MEDIA_TYPES:
-        raise ManifestInvalid(f"media type {media_type!r} is not one of {', '.join(sorted(MEDIA_TYPES))}")
+        raise ManifestInvalid(f"media type {_shown(media_type)} is not one of {', '.join(sorted(MEDIA_TYPES))}")
+    # Whoever pulls has no Content-Type of the push to go by, only what is inside.
+    if not inside and media_type != _shape(document):
+        raise ManifestInvalid(f"mediaType: is missing, and without it nobody can tell that this is {media_type}")
     return media_type
 
 
@@ -194,8 +205,10 @@ def _shape(document: dict[str, object]) -> str:
     """OCI manifests need not name their media type; their fields tell."""
     if isinstance(document.get("manifests"), list):
         return OCI_INDEX
-    if isinstance(document.get("config"), dict) and isinstance(document.get("layers"), list):
+    if isinstance(document.get("config"), dict) and isinstance(document.get("layers", ""), list | None):
         return OCI_IMAGE
+    if "manifests" in document and document["manifests"] is None:
+        return OCI_INDEX
     raise ManifestInvalid("neither an image manifest (config, layers) nor an index (manifests), and no mediaType says what it is")
 
 
@@ -209,7 +222,7 @@ def _check_unambiguous(document: dict[str, object], media_type: str) -> None:
 
 def _descriptors(document: dict[str, object], name: str) -> tuple[Descriptor, ...]:
     entries = document.get(name)
-    if entries is None and name == "manifests":
+    if entries is None and (name in document or name == "manifests"):
         # Go writes an empty slice as null.
         return ()
     if not isinstance(entries, list):
@@ -221,7 +234,7 @@ def _descriptor(entry: object, where: str) -> Descriptor:
     if not isinstance(entry, dict):
         raise ManifestInvalid(f"{where}: has to be a descriptor, an object with mediaType, digest and size")
     size = entry.get("size")
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MOST_BYTES:
         raise ManifestInvalid(f"{where}.size: has to be a number of bytes")
     digest = entry.get("digest")
     try:
@@ -256,6 +269,14 @@ def _annotations(document: dict[str, object], name: str, where: str = "") -> Map
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise ManifestInvalid(f"{where + '.' if where else ''}{name}: has to be an object of strings")
     return value
+
+
+def _shown(value: object) -> str:
+    """A value as a message repeats it: shortened, and lists and objects by kind only, since they may nest deeper than ``repr`` goes."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _text(document: dict[str, object], name: str, default: str, where: str = "") -> str:
