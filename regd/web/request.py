@@ -56,6 +56,12 @@ BODY_TIMEOUT: Final = 900.0
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE)
 
 
+def _arguments(query: bytes) -> dict[bytes, list[bytes]]:
+    """The parameters of a query, percent-decoded. ``parse_qs`` itself refuses bytes that are not ASCII, so it is given characters."""
+    found = parse_qs(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+    return {name.encode("latin-1"): [value.encode("latin-1") for value in values] for name, values in found.items()}
+
+
 class StreamingRequest(Request):
     """
     A request whose body is :attr:`body`, not ``content``, which stays ``None``.
@@ -96,10 +102,7 @@ class StreamingRequest(Request):
             self.requestHeaders.setRawHeaders(b"Host", [absolute[1]])
             path = absolute[2] or b"/"
         self.path, _, query = path.partition(b"?")
-        try:
-            self.args = parse_qs(query, keep_blank_values=True)
-        except ValueError:
-            self.args = {}
+        self.args = _arguments(query)
         self.process()
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802 - Twisted's name
