@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, AnyStr, Final
 from urllib.parse import parse_qs
 
 from twisted.internet.defer import Deferred
@@ -126,6 +126,17 @@ class StreamingRequest(Request):
             self.body.fail(reason)
         if self._begun and site is not None and not self.finished:
             site.lost(self)
+
+    def header_values(self, name: str) -> list[str]:
+        """All values of a header field, in order; what is not UTF-8 in them is replaced, and so matches no grammar."""
+        return [value.decode("utf-8", "replace") for value in self.requestHeaders.getRawHeaders(name.encode("ascii"), ())]
+
+    def getHeader(self, key: AnyStr) -> AnyStr | None:  # noqa: N802 - Twisted's name
+        """The last value of a header field. ``twisted.web`` fails on one that is not UTF-8."""
+        if isinstance(key, bytes):
+            return super().getHeader(key)
+        values = self.header_values(key)
+        return values[-1] if values else None
 
     def getRequestHostname(self) -> bytes:  # noqa: N802 - Twisted's name
         """
