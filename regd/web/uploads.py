@@ -43,7 +43,7 @@ class UploadHandlers:
                 return mounted
         wanted = argument(request, "digest")
         digest = None if wanted is None else Digest.parse(wanted)
-        # registry:2 ignores a digest here, and some of its clients give one and send the content later; nothing is the content of one digest.
+        # registry:2 ignores a digest here, so some of its clients give one and send the content later. Nothing, too, has a digest.
         if digest is not None and (request.body.length != 0 or digest == Digest.of(b"", digest.algorithm)):
             upload = await self._uploads.start(name, digest.algorithm)
             try:
