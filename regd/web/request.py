@@ -35,7 +35,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
-from regd.errors import BadRequest
+from regd.errors import BadRequest, RegistryError, Unknown
 from regd.web.body import RequestBody
 
 __all__ = ["DRAIN_LIMIT", "StreamingChannel", "StreamingRequest", "StreamingSite"]
@@ -62,6 +62,10 @@ def _arguments(query: bytes) -> dict[bytes, list[bytes]]:
     return {name.encode("latin-1"): [value.encode("latin-1") for value in values] for name, values in found.items()}
 
 
+def _envelope(error: RegistryError) -> bytes:
+    return json.dumps(error.envelope()).encode() + b"\n"
+
+
 class StreamingRequest(Request):
     """
     A request whose body is :attr:`body`, not ``content``, which stays ``None``.
@@ -76,6 +80,7 @@ class StreamingRequest(Request):
     site: Any
 
     _begun = False
+    _log = Logger()
 
     @property
     def client_gone(self) -> bool:
@@ -101,6 +106,11 @@ class StreamingRequest(Request):
             # RFC 9112, section 3.2.2: a server takes this form too, and then the Host field does not count.
             self.requestHeaders.setRawHeaders(b"Host", [absolute[1]])
             path = absolute[2] or b"/"
+        if path == b"*" and command != b"OPTIONS":
+            # RFC 9112, section 3.2.4: only OPTIONS is asked of the server as a whole. So this is a path, of nothing.
+            path = b"/*"
+        # For the answers that Twisted gives by itself.
+        self.setHeader("Docker-Distribution-Api-Version", "registry/2.0")
         self.path, _, query = path.partition(b"?")
         self.args = _arguments(query)
         self.process()
@@ -117,6 +127,19 @@ class StreamingRequest(Request):
         if not self.startedWriting and self.channel is not None and not self.body.ended:
             self.channel.answering_early(self)
         super().write(data)
+
+    def processingFailed(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
+        """A fault of regd's own, outside of any handler. Stock would answer in HTML."""
+        self._log.failure("a request could not be processed", failure=reason)
+        if self.startedWriting:
+            self.loseConnection()
+            return
+        body = _envelope(Unknown())
+        self.setResponseCode(500)
+        self.setHeader("Content-Type", "application/json")
+        self.setHeader("Content-Length", str(len(body)))
+        self.write(body)
+        self.finish()
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
         """The client is gone."""
@@ -170,6 +193,8 @@ class StreamingChannel(HTTPChannel):
     _lingering: IDelayedCall | None = None
     #: Whether the daemon is about to stop: this connection takes no further request.
     _closing = False
+    #: Whether what came was not HTTP; nothing that comes after it can be.
+    _refused = False
 
     def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
         """A client has connected."""
@@ -198,6 +223,11 @@ class StreamingChannel(HTTPChannel):
         self.persistent = False
         if not self.requests:
             self.loseConnection()
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+        """Bytes from the client."""
+        if not self._refused:
+            super().dataReceived(data)
 
     def allHeadersReceived(self) -> None:  # noqa: N802 - Twisted's name
         """Hand the request over now, where there is a body to wait for."""
@@ -263,9 +293,25 @@ class StreamingChannel(HTTPChannel):
             return
         super().timeoutConnection()
 
+    def headerReceived(self, line: bytes) -> bool:  # noqa: N802 - Twisted's name
+        """A header field has come."""
+        try:
+            return bool(super().headerReceived(line))
+        except ValueError:
+            # A Content-Length of more digits than Python makes a number of.
+            self._respondToBadRequestAndDisconnect()
+            return False
+
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802 - Twisted's name
+        """A request line or field is too long. Stock would close without a word."""
+        self._respondToBadRequestAndDisconnect()
+
     def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802 - Twisted's name
         """What came is not HTTP."""
-        body = json.dumps(BadRequest().envelope()).encode() + b"\n"
+        if self._refused:
+            return
+        self._refused = True
+        body = _envelope(BadRequest())
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nDocker-Distribution-Api-Version: registry/2.0\r\n"
             b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
@@ -284,7 +330,6 @@ class StreamingSite(Site):
     # Twisted wraps its channel to choose between HTTP/1.1 and HTTP/2, and declares the wrapper.
     protocol: Any = StreamingChannel
     displayTracebacks = False  # noqa: N815 - Twisted's name
-    _log = Logger()
 
     def __init__(
         self,
