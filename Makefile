@@ -10,12 +10,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint typecheck check clean
+.PHONY: help run test benchmark lint typecheck check clean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 	@echo "make lint  runs ruff;  make typecheck  runs mypy --strict;  make check  runs both and the tests"
+	@echo "make benchmark  runs regd beside Debian's docker-registry, some minutes long; BENCHMARK_ARGS=--help tells more"
 	@echo "make clean  removes .venv and the tools' caches, and leaves ./var alone"
 
 run: $(VENV)/installed
@@ -26,6 +27,9 @@ run: $(VENV)/installed
 test: $(VENV)/installed-test
 	@status=0; $(BIN)/python -m pytest $(PYTEST_ARGS) || status=$$?; \
 	echo $$status > $(VENV)/pytest-status; exit $$status
+
+benchmark: $(VENV)/installed
+	@$(BIN)/python -m benchmarks $(BENCHMARK_ARGS)
 
 lint: $(VENV)/installed-dev
 	@$(BIN)/ruff check --quiet .
