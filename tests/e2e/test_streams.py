@@ -3,6 +3,7 @@
 import hashlib
 import re
 import socket
+import ssl
 import threading
 import time
 
@@ -175,6 +176,18 @@ class StreamsTest(ServerTestCase):
             )
             self.assertEqual((answer.status, answer.headers.get("range")), (416, "0-9"), answer)
         self.assertEqual(self.server.client.commit(location, digest_of(b"0123456789")).status, 201)
+
+    def test_tls_to_the_plain_port_is_refused_at_once(self) -> None:
+        # docker, podman and skopeo try https first with a registry that they may use without it, and wait
+        # ten seconds for a server that says neither yes nor no.
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        connection = self.connect()
+        begun = time.monotonic()
+        with self.assertRaises((ssl.SSLError, ConnectionError)):
+            context.wrap_socket(connection)
+        self.assertLess(time.monotonic() - begun, 2)
 
     def test_ranges(self) -> None:
         content = noise(200_000)
