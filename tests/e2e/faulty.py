@@ -1,0 +1,354 @@
+"""
+regd under ``twistd``, on a disk that fails when it is told to. A program of its own, and no hook in regd.
+
+It is started in one of two ways::
+
+    python -m tests.e2e.faulty run PLAN RECORD TWISTD-ARGUMENT...
+    python -m tests.e2e.faulty fork
+
+The modules of ``regd.storage`` see another ``os``: one that writes each operation that changes the disk to the file RECORD, and does
+to some of them what the file PLAN says (:class:`Plan`). Without that file nothing fails, so a start does not count, and a test arms it when
+it likes.
+
+``fork`` imports everything once and then makes a daemon, a process of its own, for each line of JSON on its standard input
+(:class:`Order`), answering with its process id: a start costs a tenth of what it costs otherwise, and a test that kills at every
+operation starts hundreds.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+__all__ = ["CHANGES", "Operation", "Order", "Plan"]
+
+#: What changes the disk, or makes a change durable. ``open`` is among them where it creates.
+CHANGES: Final = frozenset({"create", "write", "writev", "fsync", "rename", "mkdir", "unlink", "rmdir", "truncate"})
+
+#: What is wrapped: the names of ``os``, what each is called here, and where the other path is, for those that have two.
+_WRAPPED: Final = {
+    "write": "write",
+    "writev": "writev",
+    "fsync": "fsync",
+    "fdatasync": "fsync",
+    "rename": "rename",
+    "replace": "rename",
+    "link": "link",
+    "mkdir": "mkdir",
+    "unlink": "unlink",
+    "remove": "unlink",
+    "rmdir": "rmdir",
+    "truncate": "truncate",
+    "ftruncate": "truncate",
+    "read": "read",
+    "readv": "read",
+    "pread": "read",
+    "stat": "stat",
+    "listdir": "list",
+    "scandir": "list",
+}
+
+#: Imported before the fork; ``klein`` and ``regd.service`` are not, because they make the reactor, which cannot be shared.
+_AHEAD: Final = (
+    "hyperlink",
+    "regd.config",
+    "regd.registry.core",
+    "regd.storage.filesystem",
+    "regd.telemetry.logs",
+    "regd.web.blobs",
+    "regd.web.lists",
+    "regd.web.manifests",
+    "regd.web.site",
+    "regd.web.uploads",
+    "twisted.internet.endpoints",
+    "twisted.scripts.twistd",
+    "twisted.web.static",
+    "twisted.web.template",
+    "werkzeug.routing",
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    Which operations go wrong, and how.
+
+    :ivar name: a plan with another name starts the count anew.
+    :ivar action: ``kill`` before the operation, ``kill-after`` it, ``tear`` (write half, then kill), ``fail``, ``short`` (write half,
+        and say so), ``hold`` (wait until there is another plan, or none).
+    :ivar operations: by the names of :data:`CHANGES`, or ``open``, ``read``, ``stat``, ``list``; none for all that change the disk.
+    :ivar path: what the path has to contain.
+    :ivar first: the first of them that goes wrong, counted from 1.
+    :ivar last: the last of them, or ``None`` for all that follow.
+    :ivar error: the ``errno`` of ``fail``.
+    """
+
+    name: str
+    action: str
+    operations: tuple[str, ...] = ()
+    path: str = ""
+    first: int = 1
+    last: int | None = None
+    error: int = 0
+
+    def to_json(self) -> str:
+        """
+        :return: What a file that holds this plan contains.
+        """
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """
+        :param text: As made by :meth:`to_json`.
+        :return: The plan.
+        """
+        fields = json.loads(text)
+        return cls(**fields | {"operations": tuple(fields["operations"])})
+
+    def concerns(self, operation: str, path: str) -> bool:
+        """
+        :param operation: What is about to be done.
+        :param path: To which file.
+        :return: Whether this plan counts it.
+        """
+        wanted = operation in self.operations or (operation == "create" and "open" in self.operations)
+        return (wanted if self.operations else operation in CHANGES) and self.path in path
+
+
+@dataclass(frozen=True)
+class Operation:
+    """
+    One line of the record.
+
+    :ivar name: one of :data:`CHANGES`.
+    :ivar path: what it was done to; that of the descriptor where it was done to one.
+    :ivar to: the new path of a ``rename``.
+    :ivar size: how many bytes a ``write`` had to store.
+    :ivar outcome: ``done``, ``failed``, or ``held`` for one that waits, and comes again when it is done.
+    """
+
+    name: str
+    path: str
+    to: str = ""
+    size: int = 0
+    outcome: str = "done"
+
+
+@dataclass(frozen=True)
+class Order:
+    """
+    A daemon that the fork server is to make.
+
+    :ivar arguments: those of ``run``.
+    :ivar environment: variables besides those of the fork server.
+    :ivar log: the file for its output.
+    :ivar cwd: the directory that it starts in.
+    """
+
+    arguments: Sequence[str]
+    environment: dict[str, str]
+    log: str
+    cwd: str
+
+
+class _Fault:
+    """
+    Records operations and lets some of them go wrong.
+
+    :param plan: Where the plan is, if there is one.
+    :param record: The file that operations are appended to.
+    """
+
+    def __init__(self, plan: Path, record: Path) -> None:
+        self._file = plan
+        self._record = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._lock = threading.Lock()
+        self._plan: Plan | None = None
+        self._seen: tuple[int, int] | None = None
+        self._known: Plan | None = None
+        self._count = 0
+
+    def __call__(self, operation: Operation, act: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
+        """
+        Do an operation, or what the plan says instead.
+
+        :param operation: What it is.
+        :param act: Does it.
+        :param half: Does half of it, where that can be.
+        :return: Its result.
+        """
+        with self._lock:
+            plan = self._due(operation)
+        if plan is not None and plan.action == "hold":
+            self._note(operation, "held")
+            while self._read() == plan:
+                time.sleep(0.005)
+            plan = None
+        try:
+            result = act() if plan is None else self._disturb(plan, operation, act, half)
+        except OSError:
+            self._note(operation, "failed")
+            raise
+        self._note(operation, "done")
+        return result
+
+    def _disturb(self, plan: Plan, operation: Operation, act: Callable[[], Any], half: Callable[[], Any] | None) -> Any:
+        if plan.action == "fail":
+            raise OSError(plan.error, os.strerror(plan.error), operation.path)
+        if plan.action == "kill-after":
+            act()
+        elif plan.action in {"short", "tear"}:
+            assert half is not None, f"{operation.name} has no half"
+            written = half()
+            if plan.action == "short":
+                return written
+        else:
+            assert plan.action == "kill", plan.action
+        return _die()
+
+    def _note(self, operation: Operation, outcome: str) -> None:
+        if operation.name in CHANGES:
+            os.write(self._record, json.dumps(asdict(replace(operation, outcome=outcome))).encode() + b"\n")
+
+    def _due(self, operation: Operation) -> Plan | None:
+        """The plan, when it means this operation to go wrong."""
+        before = self._plan
+        self._plan = plan = self._read()
+        if plan is None or before is None or plan.name != before.name:
+            self._count = 0
+        if plan is None or not plan.concerns(operation.name, operation.path + operation.to):
+            return None
+        self._count += 1
+        return plan if plan.first <= self._count and (plan.last is None or self._count <= plan.last) else None
+
+    def _read(self) -> Plan | None:
+        try:
+            found = os.stat(self._file)
+            now = (found.st_ino, found.st_mtime_ns)
+            if now != self._seen:
+                self._known = Plan.from_json(self._file.read_text(encoding="utf-8"))
+                self._seen = now
+        except FileNotFoundError:
+            return None
+        return self._known
+
+
+def _die() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    while True:
+        time.sleep(1)
+
+
+class _FaultyOs:
+    """
+    What a module has for ``os``: the real one but for the operations that change files.
+
+    :param fault: Does them.
+    """
+
+    def __init__(self, fault: _Fault) -> None:
+        self._fault = fault
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if name not in _WRAPPED:
+            return real
+        operation = _WRAPPED[name]
+
+        def wrapped(target: Any, *arguments: Any, **keywords: Any) -> Any:
+            other = os.fspath(arguments[0]) if operation in {"rename", "link"} else ""
+            half, size = None, 0
+            if operation in {"write", "writev"}:
+                data = bytes(arguments[0]) if operation == "write" else b"".join(arguments[0])
+                size = len(data)
+
+                def half() -> int:
+                    return os.write(target, data[: max(size // 2, 1)])
+
+            what = Operation(operation, _path(target), other, size)
+            return self._fault(what, lambda: real(target, *arguments, **keywords), half)
+
+        return wrapped
+
+    def open(self, path: Any, flags: int, *arguments: Any, **keywords: Any) -> int:
+        """As ``os.open``."""
+        what = Operation("create" if flags & os.O_CREAT else "open", os.fspath(path))
+        return int(self._fault(what, lambda: os.open(path, flags, *arguments, **keywords)))
+
+
+def _path(target: Any) -> str:
+    return os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else str(os.fspath(target))
+
+
+def _run(arguments: Sequence[str]) -> None:
+    """
+    Be the daemon.
+
+    :param arguments: The file of the plan, that of the record, and the arguments of ``twistd``.
+    """
+    plan, record, *rest = arguments
+    importlib.import_module("regd.service")
+    faulty = _FaultyOs(_Fault(Path(plan), Path(record)))
+    wrapped = [module for name, module in sys.modules.items() if name.startswith("regd.storage.") and hasattr(module, "os")]
+    assert wrapped, "nothing in regd.storage uses os, so nothing can fail"
+    for module in wrapped:
+        vars(module)["os"] = faulty
+    sys.argv = ["twistd", *rest]
+    twistd = importlib.import_module("twisted.scripts.twistd")
+    twistd.run()
+
+
+def _serve_forks() -> None:
+    """Fork a daemon for each line of standard input, until that ends."""
+    for name in _AHEAD:
+        importlib.import_module(name)
+    plugin = importlib.import_module("twisted.plugin")
+    # Finding the plugins is most of what twistd itself does at its start; they are remembered.
+    list(plugin.getPlugins(importlib.import_module("twisted.application.service").IServiceMaker))
+    assert "twisted.internet.reactor" not in sys.modules, "a reactor that is made before the fork would be shared"
+    # Nobody asks for their exit status: the kernel may forget them.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    print("ready", flush=True)  # noqa: T201 - the answer that the test waits for
+    for line in sys.stdin:
+        order = Order(**json.loads(line))
+        pid = os.fork()
+        if pid == 0:
+            _be_forked(order)
+        print(pid, flush=True)  # noqa: T201 - as above
+
+
+def _be_forked(order: Order) -> NoReturn:
+    status = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+        output = os.open(order.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.chdir(order.cwd)
+        os.environ.update(order.environment)
+        _run(order.arguments)
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "fork":
+        _serve_forks()
+    else:
+        assert sys.argv[1] == "run", sys.argv
+        _run(sys.argv[2:])
