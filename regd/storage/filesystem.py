@@ -48,7 +48,7 @@ _MAKE_TRIES: Final = 5
 _OWN: Final = "regd"
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_NOTHING_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
+_NOTHING_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 
 
 @contextmanager
@@ -56,14 +56,14 @@ def _translated(what: str, path: str, root: str = "") -> Iterator[None]:
     """
     The system's errors as the driver's, each with what was tried and where.
 
-    :param root: where it is given, nothing is missing below a root that is itself not there: that is a disk that is not mounted, and
-        telling clients that their images do not exist would be wrong.
+    :param root: where it is given, what is not at ``path`` is missing, unless the root is itself not there: that is a disk that is not
+        mounted, and telling clients that their images do not exist would be wrong. Without it, for what writes, nothing is missing.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in _NOTHING_THERE:
-            if root and not os.path.isdir(root):
+        if root and error.errno in _NOTHING_THERE:
+            if not os.path.isdir(root):
                 raise StorageError(f"cannot {what} {path}: {root} is not there any more") from None
             raise Missing(path) from None
         kind = Full if error.errno in _NO_ROOM else StorageError
@@ -94,7 +94,8 @@ class FilesystemDriver:
         where = f"storage.filesystem.rootdirectory {self.root}"
         try:
             if self._writable:
-                os.makedirs(self.root, exist_ok=True)
+                with suppress(FileExistsError):
+                    os.makedirs(self.root)
             if not os.path.isdir(self.root):
                 raise StorageError(f"{where} is not a directory: make it, or name another one")
             os.listdir(self.root)
@@ -114,10 +115,7 @@ class FilesystemDriver:
     async def check(self) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
         with _translated("use", self.root):
-            try:
-                await self._threads.run(self._probe if self._writable else lambda: os.listdir(self.root))
-            except Missing:
-                raise StorageError(f"{self.root} is not there") from None
+            await self._threads.run(self._probe if self._writable else lambda: os.listdir(self.root))
 
     async def stat(self, path: Path) -> Stat:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -152,7 +150,7 @@ class FilesystemDriver:
 
     async def hash(self, path: Path, algorithm: str) -> HashState:
         """See :class:`~regd.storage.driver.Driver`."""
-        return await self._threads.run(_hash_file, self._full(path), algorithm)
+        return await self._threads.run(_hash_file, self._full(path), self.root, algorithm)
 
     async def names(self, path: Path) -> Sequence[str]:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -177,7 +175,7 @@ class FilesystemDriver:
         with _translated("open", full, self.root):
             fd = os.open(full, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
-            with _translated("lock", full):
+            with _translated("lock", full, self.root):
                 try:
                     # The kernel lets go of it when the process dies, and knows of other processes on this machine.
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -194,7 +192,7 @@ class FilesystemDriver:
 
     async def delete(self, path: Path, *, durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
-        await self._threads.run(_delete, self._full(path), durable)
+        await self._threads.run(_delete, self._full(path), self.root, durable)
 
     def _full(self, path: Path) -> str:
         return f"{self.root}/{path}"
@@ -218,7 +216,7 @@ class FilesystemDriver:
     def _probe(self) -> None:
         """Write a file and remove it: the one proof that writing works, quotas and read-only mounts included."""
         own = f"{self.root}/{_OWN}"
-        os.makedirs(own, exist_ok=True)
+        _make_directories(own, self.root, durable=False)
         probe = f"{own}/probe.{uuid.uuid4()}.tmp"
         try:
             _store(probe, b"regd", durable=False)
@@ -232,44 +230,43 @@ class FilesystemDriver:
             full = self._full(path)
             with _translated("write", full):
                 if isinstance(content, bytes):
-                    self._write_one(full, content, durable)
+                    self._in_directory(full, functools.partial(_replace, full, content, durable), durable)
                 else:
                     self._move(self._full(content), full, durable)
                 if durable and directories[index : index + 1] != directories[index + 1 : index + 2]:
-                    _sync_directory(directories[index])
-
-    def _write_one(self, path: str, content: bytes, durable: bool) -> None:
-        temporary = f"{path}.{uuid.uuid4()}.tmp"
-        try:
-            self._in_directory(path, functools.partial(_store, temporary, content, durable), durable)
-            os.rename(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+                    # Gone again already: a delete has come after this write.
+                    with suppress(FileNotFoundError):
+                        _sync_directory(directories[index])
 
     def _move(self, source: str, destination: str, durable: bool) -> None:
-        if durable:
+        with _translated("make durable", source, self.root):
             fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                os.fsync(fd)
+                if durable:
+                    os.fsync(fd)
             finally:
                 os.close(fd)
-        self._in_directory(destination, functools.partial(os.rename, source, destination), durable)
+        try:
+            self._in_directory(destination, functools.partial(os.rename, source, destination), durable)
+        except FileNotFoundError:
+            if os.path.exists(source):
+                raise
+            raise Missing(source) from None
 
     def _in_directory(self, path: str, act: Callable[[], None], durable: bool) -> None:
         """
         Do something that needs the directory of ``path``, making it where it is missing; again when somebody removes it in between.
         """
-        directory = os.path.dirname(path)
-        for _ in range(_MAKE_TRIES):
+        for tries_left in reversed(range(_MAKE_TRIES)):
             try:
                 act()
             except FileNotFoundError:
-                _make_directories(directory, self.root, durable)
+                if not tries_left:
+                    raise
             else:
                 return
-        act()
+            with suppress(FileNotFoundError):
+                _make_directories(os.path.dirname(path), self.root, durable)
 
 
 class _FileContent:
@@ -327,11 +324,14 @@ class _FileSink:
 
     def close(self) -> None:
         """See :class:`~regd.storage.appending.Sink`."""
-        os.close(self._fd)
+        # Whatever closing may complain of, what was to be durable is durable, or its writer has been told.
+        with suppress(OSError):
+            os.close(self._fd)
 
     def tell(self) -> int:
         """See :class:`~regd.storage.appending.Sink`."""
-        return os.fstat(self._fd).st_size
+        with _translated("look at", self._path):
+            return os.fstat(self._fd).st_size
 
 
 _IOV_MAX: Final = min(1024, os.sysconf("SC_IOV_MAX"))
@@ -347,6 +347,17 @@ def _store(path: str, content: bytes, durable: bool) -> None:
             os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _replace(path: str, content: bytes, durable: bool) -> None:
+    temporary = f"{path}.{uuid.uuid4()}.tmp"
+    try:
+        _store(temporary, content, durable)
+        os.rename(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def _sync_directory(path: str) -> None:
@@ -373,11 +384,13 @@ def _make_directories(path: str, root: str, durable: bool) -> None:
         _sync_directory(os.path.dirname(path))
 
 
-def _delete(path: str, durable: bool) -> None:
-    with _translated("delete", path):
+def _delete(path: str, root: str, durable: bool) -> None:
+    with _translated("delete", path, root):
         _remove(path)
         if durable:
-            _sync_directory(os.path.dirname(path))
+            # Where the directory is gone as well, whoever removed that makes it durable.
+            with suppress(FileNotFoundError):
+                _sync_directory(os.path.dirname(path))
 
 
 def _remove(path: str) -> None:
@@ -396,9 +409,9 @@ def _remove(path: str) -> None:
             raise
 
 
-def _hash_file(path: str, algorithm: str) -> HashState:
+def _hash_file(path: str, root: str, algorithm: str) -> HashState:
     state = hashlib.new(algorithm)
-    with _translated("read", path):
+    with _translated("read", path, root):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             block = memoryview(bytearray(_BLOCK))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from regd.storage.appending import QueuedAppender
-from regd.storage.driver import Busy, Content, HashState, Missing, Stat
+from regd.storage.driver import Busy, Content, HashState, Missing, Stat, StorageError
 from regd.storage.layout import Path
 from regd.storage.threads import Inline
 
@@ -83,10 +83,8 @@ class MemoryDriver:
             if isinstance(content, bytes):
                 self._put(path, _File(bytearray(content), self._clock()))
                 continue
-            file = self._file(content)
-            directory, name = self._parent(content)
-            del directory.entries[name]
-            self._put(path, file)
+            self._put(path, self._file(content))
+            await self.delete(content)
 
     async def append(self, path: Path, state: HashState | None = None) -> QueuedAppender:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -124,12 +122,14 @@ class MemoryDriver:
         for component in above:
             entry = directory.entries.setdefault(component, _Directory())
             if not isinstance(entry, _Directory):
-                raise Missing(path)
+                raise StorageError(f"cannot write {path}: a file is where a directory has to be")
             directory = entry
         return directory, name
 
     def _put(self, path: Path, file: _File) -> None:
         directory, name = self._parent(path)
+        if isinstance(directory.entries.get(name), _Directory):
+            raise StorageError(f"cannot write {path}: it is a directory")
         directory.entries[name] = file
 
 

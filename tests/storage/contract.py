@@ -1,0 +1,401 @@
+"""
+What every storage backend keeps to: the executable form of :class:`regd.storage.driver.Driver`'s documentation.
+
+A backend's tests inherit from :class:`DriverContract` and say how to make one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from regd.storage.driver import Busy, Driver, Missing, StorageError
+from regd.storage.layout import Path
+from tests.support import together
+
+if TYPE_CHECKING:
+    from twisted.trial.unittest import TestCase as Base
+else:
+    # Not a test case by itself: it would be collected, and there is nothing here that it could test.
+    Base = object
+
+__all__ = ["DriverContract"]
+
+#: Where tests put a file unless they are about paths.
+FILE = Path("docker/registry/v2/some/file")
+OTHER = Path("docker/registry/v2/other/place/file")
+DIRECTORY = Path("docker/registry/v2/some")
+
+
+class DriverContract(Base):
+    """
+    The tests. ``setUp`` of the inheriting class sets :attr:`driver`, started, with nothing in it.
+    """
+
+    driver: Driver
+
+    async def refused(self, kind: type[Exception], *work: object) -> None:
+        """See that each coroutine raises ``kind`` and nothing that is derived from it."""
+        for one in work:
+            try:
+                await one  # type: ignore[misc]  # any of the driver's coroutines
+            except kind as error:
+                self.assertIs(type(error), kind)
+            else:
+                self.fail(f"{one} did not raise {kind.__name__}")
+
+    async def content(self, path: Path) -> bytes:
+        return await self.driver.read(path, 1 << 30)
+
+    # Looking.
+
+    async def test_nothing_is_there_at_first(self) -> None:
+        driver = self.driver
+        await self.refused(
+            Missing,
+            driver.stat(FILE),
+            driver.read(FILE, 10),
+            driver.open(FILE),
+            driver.hash(FILE, "sha256"),
+            driver.names(DIRECTORY),
+            driver.append(FILE),
+            driver.delete(FILE),
+            driver.delete(DIRECTORY),
+            driver.write((OTHER, FILE)),
+        )
+        self.assertFalse(await driver.exists(FILE))
+        self.assertFalse(await driver.exists(DIRECTORY))
+
+    async def test_a_directory_is_not_a_file(self) -> None:
+        driver = self.driver
+        await driver.write((FILE, b"x"))
+        await self.refused(
+            Missing,
+            driver.stat(DIRECTORY),
+            driver.read(DIRECTORY, 10),
+            driver.open(DIRECTORY),
+            driver.hash(DIRECTORY, "sha256"),
+            driver.append(DIRECTORY),
+        )
+        self.assertTrue(await driver.exists(DIRECTORY))
+
+    async def test_a_file_is_not_a_directory(self) -> None:
+        driver = self.driver
+        await driver.write((FILE, b"x"))
+        inside = Path(f"{FILE}/inside")
+        await self.refused(
+            Missing,
+            driver.names(FILE),
+            driver.stat(inside),
+            driver.read(inside, 10),
+            driver.open(inside),
+            driver.hash(inside, "sha256"),
+            driver.append(inside),
+            driver.names(inside),
+            driver.delete(inside),
+        )
+        self.assertFalse(await driver.exists(inside))
+
+    async def test_stat(self) -> None:
+        await self.driver.write((FILE, b"12345"))
+        found = await self.driver.stat(FILE)
+        self.assertEqual(found.size, 5)
+        self.assertGreater(found.modified, 0)
+
+    async def test_read_up_to_a_limit(self) -> None:
+        await self.driver.write((FILE, b"12345"))
+        for limit, expected in ((0, b""), (1, b"1"), (5, b"12345"), (6, b"12345"), (1 << 40, b"12345")):
+            self.assertEqual(await self.driver.read(FILE, limit), expected)
+
+    async def test_open(self) -> None:
+        await self.driver.write((FILE, b"12345"))
+        content = await self.driver.open(FILE)
+        self.assertEqual(content.size, 5)
+        for offset, length, expected in ((0, 5, b"12345"), (1, 2, b"23"), (4, 100, b"5"), (5, 1, b""), (100, 1, b""), (2, 0, b"")):
+            self.assertEqual(await content.read(offset, length), expected)
+        content.close()
+        content.close()
+
+    async def test_what_is_open_stays_as_it_was(self) -> None:
+        driver = self.driver
+        await driver.write((FILE, b"old"))
+        replaced = await driver.open(FILE)
+        await driver.write((FILE, b"newer"))
+        deleted = await driver.open(FILE)
+        await driver.delete(DIRECTORY)
+        self.assertEqual((replaced.size, await replaced.read(0, 100)), (3, b"old"))
+        self.assertEqual((deleted.size, await deleted.read(0, 100)), (5, b"newer"))
+        replaced.close()
+        deleted.close()
+
+    async def test_empty_files(self) -> None:
+        driver = self.driver
+        await driver.write((FILE, b""))
+        self.assertEqual((await driver.stat(FILE)).size, 0)
+        self.assertEqual(await driver.read(FILE, 10), b"")
+        self.assertEqual((await driver.hash(FILE, "sha256")).hexdigest(), hashlib.sha256().hexdigest())
+        content = await driver.open(FILE)
+        self.assertEqual((content.size, await content.read(0, 10)), (0, b""))
+        content.close()
+
+    async def test_large_content(self) -> None:
+        driver = self.driver
+        data = os.urandom(3 * 1024 * 1024 + 7)
+        await driver.write((FILE, data))
+        self.assertEqual(await self.content(FILE), data)
+        content = await driver.open(FILE)
+        self.assertEqual(await content.read(1024 * 1024, 2 * 1024 * 1024), data[1024 * 1024 : 3 * 1024 * 1024])
+        content.close()
+        for algorithm in ("sha256", "sha512"):
+            state = await driver.hash(FILE, algorithm)
+            self.assertEqual((state.name, state.hexdigest()), (algorithm, hashlib.new(algorithm, data).hexdigest()))
+
+    async def test_a_computed_hash_goes_on(self) -> None:
+        await self.driver.write((FILE, b"one"))
+        state = await self.driver.hash(FILE, "sha256")
+        state.update(b"two")
+        self.assertEqual(state.hexdigest(), hashlib.sha256(b"onetwo").hexdigest())
+
+    async def test_names_are_in_the_order_of_their_bytes(self) -> None:
+        expected = ["-", "0", "A", "Z", "_b", "a", "a-b", "a.b", "a0", "aa", "b", "\u00e9", "\uffe0", "\U00010000"]
+        await self.driver.write(*((Path(f"{DIRECTORY}/{name}"), b"") for name in reversed(expected)))
+        self.assertEqual(list(await self.driver.names(DIRECTORY)), expected)
+
+    async def test_names_of_files_and_directories(self) -> None:
+        await self.driver.write((Path("d/file"), b""), (Path("d/below/file"), b""))
+        self.assertEqual(list(await self.driver.names(Path("d"))), ["below", "file"])
+        await self.driver.delete(Path("d/file"))
+        await self.driver.delete(Path("d/below"))
+        self.assertEqual(list(await self.driver.names(Path("d"))), [])
+
+    async def test_names_of_a_large_directory_follow_each_change(self) -> None:
+        names = [f"{number:04}" for number in range(600)]
+        await self.driver.write(*((Path(f"d/{name}"), b"") for name in names), durable=False)
+        self.assertEqual(list(await self.driver.names(Path("d"))), names)
+        await self.driver.write((Path("d/0000x"), b""))
+        self.assertEqual(list(await self.driver.names(Path("d"))), [names[0], "0000x", *names[1:]])
+        await self.driver.delete(Path("d/0000x"))
+        self.assertEqual(list(await self.driver.names(Path("d"))), names)
+
+    # Writing.
+
+    async def test_write_replaces(self) -> None:
+        for data in (b"first and long", b"second", b""):
+            await self.driver.write((FILE, data))
+            self.assertEqual(await self.content(FILE), data)
+        self.assertEqual(list(await self.driver.names(DIRECTORY)), ["file"])
+
+    async def test_write_what_need_not_be_durable(self) -> None:
+        await self.driver.write((FILE, b"x"), durable=False)
+        self.assertEqual(await self.content(FILE), b"x")
+
+    async def test_write_nothing(self) -> None:
+        await self.driver.write()
+
+    async def test_write_in_the_order_given(self) -> None:
+        await self.driver.write((FILE, b"1"), (OTHER, b"2"), (FILE, b"3"))
+        self.assertEqual((await self.content(FILE), await self.content(OTHER)), (b"3", b"2"))
+
+    async def test_what_comes_before_a_failure_is_written_and_nothing_after(self) -> None:
+        last = Path("last")
+        await self.refused(Missing, self.driver.write((FILE, b"1"), (OTHER, Path("nowhere")), (last, b"3")))
+        self.assertEqual(await self.content(FILE), b"1")
+        self.assertFalse(await self.driver.exists(OTHER))
+        self.assertFalse(await self.driver.exists(last))
+
+    async def test_write_below_a_file_fails_and_changes_nothing(self) -> None:
+        await self.driver.write((FILE, b"x"), (OTHER, b"y"))
+        for inside in (Path(f"{FILE}/inside"), Path(f"{FILE}/deep/inside")):
+            await self.refused(StorageError, self.driver.write((inside, b"z")), self.driver.write((inside, OTHER)))
+        self.assertEqual((await self.content(FILE), await self.content(OTHER)), (b"x", b"y"))
+
+    async def test_write_over_a_directory_fails_and_changes_nothing(self) -> None:
+        await self.driver.write((FILE, b"x"), (OTHER, b"y"))
+        await self.refused(StorageError, self.driver.write((DIRECTORY, b"z")), self.driver.write((DIRECTORY, OTHER)))
+        self.assertEqual((await self.content(FILE), await self.content(OTHER)), (b"x", b"y"))
+        self.assertEqual(list(await self.driver.names(Path("docker/registry/v2"))), ["other", "some"])
+
+    async def test_move(self) -> None:
+        driver = self.driver
+        await driver.write((FILE, b"x"))
+        await driver.write((OTHER, FILE))
+        self.assertEqual(await self.content(OTHER), b"x")
+        self.assertFalse(await driver.exists(FILE))
+        self.assertTrue(await driver.exists(DIRECTORY))
+
+    async def test_move_replaces(self) -> None:
+        driver = self.driver
+        await driver.write((FILE, b"new"), (OTHER, b"old"))
+        await driver.write((OTHER, FILE), (FILE, b"again"))
+        self.assertEqual((await self.content(OTHER), await self.content(FILE)), (b"new", b"again"))
+
+    async def test_components_of_255_bytes(self) -> None:
+        path = Path("/".join(["c" * 255] * 3) + "/link")
+        await self.driver.write((path, b"x"))
+        self.assertEqual(await self.content(path), b"x")
+
+    async def test_writers_of_one_path_do_not_mix(self) -> None:
+        contents = [bytes([65 + number]) * 20_000 for number in range(12)]
+        await together(*(self.driver.write((FILE, data)) for data in contents))
+        self.assertIn(await self.content(FILE), contents)
+        self.assertEqual(list(await self.driver.names(DIRECTORY)), ["file"])
+
+    async def test_readers_see_the_old_or_the_new(self) -> None:
+        contents = [b"a" * 30_000, b"b" * 50_000]
+        await self.driver.write((FILE, contents[0]))
+
+        async def write() -> None:
+            for number in range(10):
+                await self.driver.write((FILE, contents[number % 2]), durable=False)
+
+        async def read() -> None:
+            for _ in range(10):
+                self.assertIn(await self.content(FILE), contents)
+
+        await together(write(), read(), read(), write())
+
+    async def test_a_delete_beside_a_write_harms_neither(self) -> None:
+        top = Path("docker/top")
+        path = Path(f"{top}/deep/down/file")
+        beside = Path(f"{top}/deep/beside")
+        for _ in range(40):
+            results = await together(
+                self.driver.write((path, b"1"), durable=False),
+                self.driver.delete(top),
+                self.driver.write((beside, b"2"), durable=False),
+                self.driver.delete(top),
+                errors=(Missing,),
+            )
+            self.assertIsNone(results[0])
+            self.assertIsNone(results[2])
+        await self.driver.write((path, b"3"))
+        self.assertEqual(await self.content(path), b"3")
+        self.assertEqual(list(await self.driver.names(Path(f"{top}/deep/down"))), ["file"])
+
+    # Names that begin alike.
+
+    async def test_paths_that_are_the_beginning_of_others(self) -> None:
+        paths = [Path(path) for path in ("r/a/_x/f", "r/a/b/_x/f", "r/a-b/_x/f", "r/a.b/_x/f", "r/ab/_x/f", "r/a/b/c/_x/f")]
+        await self.driver.write(*((path, path.encode()) for path in paths))
+        for path in paths:
+            self.assertEqual(await self.content(path), path.encode())
+        await self.driver.delete(Path("r/a/_x"))
+        self.assertEqual([path for path in paths if await self.driver.exists(path)], paths[1:])
+        await self.driver.delete(Path("r/a"))
+        self.assertEqual([path for path in paths if await self.driver.exists(path)], paths[2:5])
+
+    # Deleting.
+
+    async def test_delete(self) -> None:
+        driver = self.driver
+        await driver.write((FILE, b"x"), (OTHER, b"y"))
+        await driver.delete(FILE)
+        self.assertFalse(await driver.exists(FILE))
+        self.assertTrue(await driver.exists(DIRECTORY))
+        await self.refused(Missing, driver.delete(FILE))
+        await driver.write((FILE, b"again"))
+        await driver.delete(Path("docker"), durable=False)
+        self.assertFalse(await driver.exists(Path("docker")))
+        await self.refused(Missing, driver.delete(Path("docker")), driver.read(OTHER, 10))
+
+    async def test_deletes_of_one_thing(self) -> None:
+        await self.driver.write(*((Path(f"d/{number}/file"), b"") for number in range(20)), durable=False)
+        results = await together(*(self.driver.delete(Path("d")) for _ in range(4)), errors=(Missing,))
+        self.assertIn(None, results)
+        self.assertFalse(await self.driver.exists(Path("d")))
+
+    # Appending.
+
+    async def test_append(self) -> None:
+        driver = self.driver
+        await driver.write((FILE, b""))
+        appender = await driver.append(FILE)
+        self.assertEqual(appender.size, 0)
+        for chunk in (b"one", b"", b"two"):
+            appender.write(chunk)
+        self.assertEqual(appender.size, 6)
+        self.assertEqual(await appender.flush(), 6)
+        self.assertEqual(await self.content(FILE), b"onetwo")
+        appender.write(b"three")
+        self.assertEqual(await appender.flush(), 11)
+        self.assertEqual(await appender.flush(), 11)
+        appender.close()
+        self.assertEqual(await self.content(FILE), b"onetwothree")
+
+    async def test_append_goes_on_at_the_end(self) -> None:
+        for before, chunk in ((b"", b"one"), (b"one", b"two"), (b"onetwo", b"")):
+            if not before:
+                await self.driver.write((FILE, before))
+            appender = await self.driver.append(FILE)
+            self.assertEqual(appender.size, len(before))
+            appender.write(chunk)
+            self.assertEqual(await appender.flush(), len(before + chunk))
+            appender.close()
+            self.assertEqual(await self.content(FILE), before + chunk)
+
+    async def test_one_appender_at_a_time(self) -> None:
+        driver = self.driver
+        await driver.write((FILE, b""), (OTHER, b""))
+        first = await driver.append(FILE)
+        await self.refused(Busy, driver.append(FILE), driver.append(FILE))
+        other = await driver.append(OTHER)
+        other.close()
+        first.close()
+        first.close()
+        second = await driver.append(FILE)
+        await self.refused(Busy, driver.append(FILE))
+        # Closing again must not open the door to others.
+        first.close()
+        await self.refused(Busy, driver.append(FILE))
+        second.close()
+
+    async def test_append_feeds_the_hash(self) -> None:
+        await self.driver.write((FILE, b"before"))
+        appender = await self.driver.append(FILE, hashlib.sha256(b"before"))
+        data = os.urandom(1_000_000)
+        for start in range(0, len(data), 30_000):
+            appender.write(data[start : start + 30_000])
+        self.assertEqual(await appender.flush(), 6 + len(data))
+        assert appender.hash is not None
+        self.assertEqual(appender.hash.hexdigest(), hashlib.sha256(b"before" + data).hexdigest())
+        appender.close()
+        self.assertEqual(await self.content(FILE), b"before" + data)
+
+    async def test_append_without_a_hash(self) -> None:
+        await self.driver.write((FILE, b""))
+        appender = await self.driver.append(FILE)
+        appender.write(b"x")
+        await appender.flush()
+        self.assertIsNone(appender.hash)
+        appender.close()
+
+    async def test_what_is_open_does_not_grow(self) -> None:
+        await self.driver.write((FILE, b"one"))
+        content = await self.driver.open(FILE)
+        appender = await self.driver.append(FILE)
+        appender.write(b"two")
+        await appender.flush()
+        appender.close()
+        self.assertEqual(content.size, 3)
+        content.close()
+
+    async def test_a_file_may_be_moved_or_deleted_while_its_end_is_held(self) -> None:
+        driver = self.driver
+        await driver.write((FILE, b""))
+        appender = await driver.append(FILE)
+        appender.write(b"x")
+        await appender.flush()
+        await driver.write((OTHER, FILE))
+        self.assertEqual(await self.content(OTHER), b"x")
+        await self.refused(Missing, driver.append(FILE))
+        await driver.delete(OTHER)
+        appender.close()
+        await driver.write((FILE, b"new"))
+        again = await driver.append(FILE)
+        self.assertEqual(again.size, 3)
+        again.close()
+
+    async def test_check(self) -> None:
+        await self.driver.check()
+        await self.driver.check()

@@ -1,0 +1,667 @@
+"""
+Files in a directory keep the contract, and then what only a real file system can show: the order of flushes, failing disks, other
+processes, permissions, and a root directory that comes and goes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path as FilePath
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.trial.unittest import TestCase
+
+from regd.storage.driver import Busy, Full, Missing, StorageError
+from regd.storage.filesystem import INLINE_DIRECTORY, INLINE_READ, FilesystemDriver
+from regd.storage.layout import Path
+from regd.storage.threads import PoolThreads
+from tests.storage.contract import FILE, OTHER, DriverContract
+
+#: Root may read and write anything, so what is forbidden cannot be shown to it.
+AM_ROOT = os.geteuid() == 0
+
+#: Another process that holds the end of a file until it is told to go, or says that somebody else does.
+HOLDER = """
+import sys
+from twisted.internet import reactor
+from regd.storage.driver import Busy
+from regd.storage.filesystem import FilesystemDriver
+from regd.storage.threads import PoolThreads
+
+root, path = sys.argv[1:]
+try:
+    # It never suspends.
+    FilesystemDriver(root, PoolThreads(reactor, 1)).append(path).send(None)
+except StopIteration as stop:
+    appender = stop.value
+    print("held", flush=True)
+except Busy:
+    print("busy", flush=True)
+sys.stdin.read()
+"""
+
+
+class FilesystemCase(TestCase):
+    """A driver over a directory of its own."""
+
+    def setUp(self) -> None:
+        self.root = FilePath(tempfile.mkdtemp(prefix="regd-test-"))
+        self.addCleanup(shutil.rmtree, self.root, ignore_errors=True)
+        self.driver = self.make()
+        self.driver.start()
+
+    def make(self, *, writable: bool = True) -> FilesystemDriver:
+        # Any: mypy knows the reactor as a module.
+        loop: Any = reactor
+        driver = FilesystemDriver(str(self.root), PoolThreads(loop, 8), writable=writable)
+        self.addCleanup(driver.stop)
+        return driver
+
+    def on_disk(self, path: str) -> FilePath:
+        return self.root / path
+
+    def leftovers(self) -> list[str]:
+        """Files that no method of the driver was asked to make."""
+        return [str(path) for path in self.root.rglob("*.tmp")]
+
+
+class FilesystemDriverTest(FilesystemCase, DriverContract):
+    """The contract."""
+
+
+class BytesOnDiskTest(FilesystemCase):
+    async def test_a_path_is_a_path_below_the_root(self) -> None:
+        await self.driver.write((FILE, b"x"))
+        self.assertEqual(self.on_disk(FILE).read_bytes(), b"x")
+
+    async def test_permissions_follow_the_umask(self) -> None:
+        for mask, file_mode, directory_mode in ((0o022, 0o644, 0o755), (0o077, 0o600, 0o700), (0o002, 0o664, 0o775), (0, 0o666, 0o777)):
+            before = os.umask(mask)
+            try:
+                await self.driver.write((Path(f"{mask}/d/file"), b""), (Path(f"{mask}/e/moved"), Path(f"{mask}/d/file")), (FILE, b""))
+            finally:
+                os.umask(before)
+            for path, mode in ((f"{mask}/e/moved", file_mode), (f"{mask}/d", directory_mode), (f"{mask}", directory_mode)):
+                self.assertEqual(stat.S_IMODE(self.on_disk(path).stat().st_mode), mode, path)
+
+    async def test_reads_of_every_size(self) -> None:
+        data = os.urandom(3 * INLINE_READ)
+        await self.driver.write((FILE, data))
+        content = await self.driver.open(FILE)
+        for length in (1, INLINE_READ - 1, INLINE_READ, INLINE_READ + 1, 3 * INLINE_READ, 9 * INLINE_READ):
+            self.assertEqual(await content.read(0, length), data[:length])
+        fd = content.fileno()
+        assert fd is not None
+        self.assertEqual(os.pread(fd, 10, 5), data[5:15])
+        content.close()
+
+    async def test_a_directory_too_large_to_list_in_passing(self) -> None:
+        names = sorted(f"{number:04}-{'x' * 200}" for number in range(400))
+        self.on_disk("d").mkdir()
+        for name in names:
+            (self.on_disk("d") / name).touch()
+        self.patch(sys.modules["regd.storage.filesystem"], "INLINE_DIRECTORY", 0)
+        self.assertGreater(INLINE_DIRECTORY, 0)
+        self.assertEqual(list(await self.driver.names(Path("d"))), names)
+        (self.on_disk("d") / names[0]).unlink()
+        self.assertEqual(list(await self.driver.names(Path("d"))), names[1:])
+
+    async def test_names_that_are_not_utf_8(self) -> None:
+        self.on_disk("d").mkdir()
+        for name in (b"b", b"\xff", b"\xc3\xa9", b"a"):
+            (self.on_disk("d") / os.fsdecode(name)).touch()
+        self.assertEqual([os.fsencode(name) for name in await self.driver.names(Path("d"))], [b"a", b"b", b"\xc3\xa9", b"\xff"])
+
+    async def test_a_name_that_is_too_long_for_the_file_system(self) -> None:
+        path = Path("x" * 256)
+        for work in (self.driver.stat(path), self.driver.read(path, 1), self.driver.names(path), self.driver.write((path, b""))):
+            with self.assertRaises(StorageError) as raised:
+                await work
+            self.assertIn(path, str(raised.exception))
+
+    async def test_descriptors_are_given_back(self) -> None:
+        def count() -> int:
+            return len(os.listdir("/proc/self/fd"))
+
+        await self.driver.write((FILE, b"x" * 100_000))
+        before = count()
+        for _ in range(20):
+            await self.driver.write((OTHER, b"y"))
+            await self.driver.read(FILE, 1 << 20)
+            (await self.driver.open(FILE)).close()
+            appender = await self.driver.append(OTHER)
+            try:
+                await self.driver.append(OTHER)
+            except Busy:
+                appender.close()
+            for path in (Path("docker"), Path("nowhere")):
+                for work in (self.driver.open(path), self.driver.append(path), self.driver.hash(path, "sha256"), self.driver.names(path)):
+                    with suppress(Missing):
+                        await work
+        self.assertEqual(count(), before)
+
+    async def test_an_upload_deleted_and_begun_anew_while_its_lock_is_taken(self) -> None:
+        await self.driver.write((FILE, b"old"))
+        flock = fcntl.flock
+
+        def swapped(fd: int, operation: int) -> None:
+            self.on_disk(FILE).unlink()
+            self.on_disk(FILE).write_bytes(b"new")
+            flock(fd, operation)
+
+        self.patch(fcntl, "flock", swapped)
+        with self.assertRaises(Missing):
+            await self.driver.append(FILE)
+
+
+class OtherProcessTest(FilesystemCase):
+    def hold(self) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(self.root), FILE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+        def end() -> None:
+            process.kill()
+            process.communicate()
+
+        self.addCleanup(end)
+        return process
+
+    async def test_the_end_of_a_file_is_held_against_other_processes(self) -> None:
+        await self.driver.write((FILE, b"x"))
+        process = self.hold()
+        assert process.stdout is not None
+        self.assertEqual(process.stdout.readline(), "held\n")
+        with self.assertRaises(Busy):
+            await self.driver.append(FILE)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        appender = await self.driver.append(FILE)
+        process = self.hold()
+        assert process.stdout is not None
+        self.assertEqual(process.stdout.readline(), "busy\n")
+        appender.close()
+
+
+class Tape:
+    """
+    The system calls that change a directory tree, as they are made, by paths relative to it; and a way to make them fail.
+
+    :ivar calls: what was done: ``("fsync", "a/b")``.
+    :ivar failing: makes a call fail: which call, on which paths, how.
+    """
+
+    def __init__(self, case: TestCase, root: FilePath) -> None:
+        self.calls: list[tuple[str, ...]] = []
+        self.failing: Callable[[str, str], int | None] = lambda call, path: None
+        self._root = str(root)
+        for name in ("open", "write", "writev", "fsync", "rename", "mkdir", "unlink", "rmdir"):
+            case.patch(os, name, self._taped(name, getattr(os, name)))
+
+    def _relative(self, target: object) -> str | None:
+        path = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else os.fspath(target)  # type: ignore[call-overload]  # a path
+        if path == self._root:
+            return ""
+        return path[len(self._root) + 1 :] if path.startswith(f"{self._root}/") else None
+
+    def _taped(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def taped(*args: Any, **kwargs: Any) -> Any:
+            paths = [self._relative(arg) for arg in args[: 2 if name == "rename" else 1]]
+            if None in paths:
+                return call(*args, **kwargs)
+            known = [_shortened(path or "") for path in paths]
+            code = self.failing(name, known[0])
+            self.calls.append((name, *known))
+            if code is not None:
+                raise OSError(code, os.strerror(code), args[0] if isinstance(args[0], str) else None)
+            return call(*args, **kwargs)
+
+        return taped
+
+    def of(self, *names: str) -> list[tuple[str, ...]]:
+        """
+        :return: the calls of these names.
+        """
+        return [call for call in self.calls if call[0] in names]
+
+
+def _shortened(path: str) -> str:
+    """A path without the part of a temporary name that differs each time."""
+    return f"{path.rsplit('.', 2)[0]}.tmp" if path.endswith(".tmp") else path
+
+
+class OrderTest(FilesystemCase):
+    """Promise P2: what is acknowledged survives a power cut."""
+
+    CHANGES = ("write", "fsync", "rename", "mkdir")
+
+    async def test_bytes_then_flush_then_name_then_directory(self) -> None:
+        await self.driver.write((Path("d/other"), b""))
+        tape = Tape(self, self.root)
+        await self.driver.write((Path("d/f"), b"x"))
+        self.assertEqual(
+            tape.of(*self.CHANGES), [("write", "d/f.tmp"), ("fsync", "d/f.tmp"), ("rename", "d/f.tmp", "d/f"), ("fsync", "d")]
+        )
+
+    async def test_new_directories_are_made_durable_too(self) -> None:
+        tape = Tape(self, self.root)
+        await self.driver.write((Path("a/b/c/f"), b"x"))
+        calls = tape.of(*self.CHANGES)
+        self.assertEqual([call for call in calls if call[0] == "mkdir" and self.on_disk(call[1]).is_dir()][-3:], [
+            ("mkdir", "a"), ("mkdir", "a/b"), ("mkdir", "a/b/c"),
+        ])  # fmt: skip
+        for directory, parent in (("a", ""), ("a/b", "a"), ("a/b/c", "a/b")):
+            made = max(index for index, call in enumerate(calls) if call == ("mkdir", directory))
+            self.assertIn(("fsync", parent), calls[made:])
+        name, temporary = "a/b/c/f", "a/b/c/f.tmp"
+        self.assertEqual(calls[-4:], [("write", temporary), ("fsync", temporary), ("rename", temporary, name), ("fsync", "a/b/c")])
+
+    async def test_each_file_is_durable_before_the_next_is_begun(self) -> None:
+        await self.driver.write((Path("a/x"), b""), (Path("b/x"), b""))
+        tape = Tape(self, self.root)
+        await self.driver.write((Path("a/f"), b"1"), (Path("b/f"), b"2"), (Path("a/g"), b"3"))
+        self.assertEqual(
+            [call[:2] for call in tape.of("fsync", "rename")],
+            [
+                ("fsync", "a/f.tmp"), ("rename", "a/f.tmp"), ("fsync", "a"),
+                ("fsync", "b/f.tmp"), ("rename", "b/f.tmp"), ("fsync", "b"),
+                ("fsync", "a/g.tmp"), ("rename", "a/g.tmp"), ("fsync", "a"),
+            ],
+        )  # fmt: skip
+
+    async def test_a_moved_file_is_made_durable_before_it_has_its_new_name(self) -> None:
+        await self.driver.write((Path("a/f"), b""), (Path("b/x"), b""))
+        tape = Tape(self, self.root)
+        await self.driver.write((Path("b/f"), Path("a/f")), (Path("a/link"), b"x"))
+        self.assertEqual(
+            tape.of("fsync", "rename")[:3], [("fsync", "a/f"), ("rename", "a/f", "b/f"), ("fsync", "b")]
+        )
+        self.assertEqual(tape.of("fsync", "rename")[3], ("fsync", "a/link.tmp"))
+
+    async def test_what_need_not_be_durable_is_not_flushed(self) -> None:
+        tape = Tape(self, self.root)
+        await self.driver.write((Path("a/f"), b"x"), durable=False)
+        await self.driver.delete(Path("a"), durable=False)
+        self.assertEqual(tape.of("fsync"), [])
+
+    async def test_a_delete_is_durable(self) -> None:
+        await self.driver.write((Path("a/current/link"), b""), (Path("a/index/link"), b""))
+        tape = Tape(self, self.root)
+        await self.driver.delete(Path("a"))
+        self.assertEqual(tape.calls[-1], ("fsync", ""))
+        # What makes a tag visible goes first.
+        self.assertEqual(tape.of("unlink"), [("unlink", "a/current/link"), ("unlink", "a/index/link")])
+
+    async def test_appended_bytes_are_flushed_once_all_are_written(self) -> None:
+        await self.driver.write((FILE, b""))
+        tape = Tape(self, self.root)
+        appender = await self.driver.append(FILE)
+        for _ in range(10):
+            appender.write(b"x" * 50_000)
+        await appender.flush()
+        appender.close()
+        self.assertEqual(tape.calls[-1], ("fsync", FILE))
+        self.assertEqual(len(tape.of("fsync")), 1)
+
+
+class FaultsTest(FilesystemCase):
+    """A disk that fails is told with the path, leaves nothing behind, and is used again when it works again."""
+
+    async def fails(self, work: Any, code: int, path: str) -> None:
+        with self.assertRaises(StorageError) as raised:
+            await work
+        self.assertIs(type(raised.exception), Full if code in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} else StorageError)
+        self.assertIn(path, str(raised.exception))
+        self.assertIn(os.strerror(code), str(raised.exception))
+
+    def failing(self, tape: Tape, name: str, code: int, path: str = "") -> None:
+        tape.failing = lambda call, where: code if call == name and (not path or where == path) else None
+
+    async def test_writes(self) -> None:
+        await self.driver.write((Path("d/f"), b"old"))
+        tape = Tape(self, self.root)
+        for name, path in (("open", "d/f.tmp"), ("write", "d/f.tmp"), ("fsync", "d/f.tmp"), ("rename", "d/f.tmp")):
+            for code in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS, errno.EACCES):
+                self.failing(tape, name, code, path)
+                await self.fails(self.driver.write((Path("d/f"), b"new"), (Path("d/g"), b"next")), code, f"{self.root}/d/f")
+                self.failing(tape, "", 0)
+                self.assertEqual(self.leftovers(), [])
+                self.assertEqual(await self.driver.read(Path("d/f"), 10), b"old")
+                self.assertFalse(await self.driver.exists(Path("d/g")))
+        await self.driver.write((Path("d/f"), b"new"))
+        self.assertEqual(await self.driver.read(Path("d/f"), 10), b"new")
+
+    async def test_a_directory_that_cannot_be_flushed_or_made(self) -> None:
+        tape = Tape(self, self.root)
+        for name, path, where in (("mkdir", "d", "d"), ("fsync", "", ""), ("fsync", "d/e", "d/e/f")):
+            for code in (errno.ENOSPC, errno.EIO):
+                tape.failing = lambda call, at, name=name, path=path, code=code: code if (call, at) == (name, path) else None  # type: ignore[misc]  # bound now
+                await self.fails(self.driver.write((Path("d/e/f"), b"x")), code, f"{self.root}/{where}".rstrip("/"))
+                self.failing(tape, "", 0)
+                self.assertEqual(self.leftovers(), [])
+                if self.on_disk("d").exists():
+                    await self.driver.delete(Path("d"))
+
+    async def test_moves(self) -> None:
+        await self.driver.write((Path("a/f"), b"x"), (Path("b/g"), b"old"))
+        tape = Tape(self, self.root)
+        for name in ("open", "fsync", "rename"):
+            for code in (errno.ENOSPC, errno.EIO):
+                self.failing(tape, name, code, "a/f")
+                await self.fails(self.driver.write((Path("b/g"), Path("a/f"))), code, str(self.root))
+                self.failing(tape, "", 0)
+                self.assertEqual(await self.driver.read(Path("a/f"), 10), b"x")
+                self.assertEqual(await self.driver.read(Path("b/g"), 10), b"old")
+
+    async def test_deletes(self) -> None:
+        await self.driver.write((Path("d/f"), b"x"))
+        tape = Tape(self, self.root)
+        for name, path in (("unlink", "d/f"), ("rmdir", "d")):
+            self.failing(tape, name, errno.EIO, path)
+            await self.fails(self.driver.delete(Path("d")), errno.EIO, f"{self.root}/d")
+        self.failing(tape, "", 0)
+        await self.driver.delete(Path("d"))
+
+    async def test_reads(self) -> None:
+        await self.driver.write((FILE, b"x" * 100_000))
+        content = await self.driver.open(FILE)
+        tape = Tape(self, self.root)
+        for code in (errno.EMFILE, errno.ENFILE, errno.EIO, errno.EACCES, errno.ELOOP):
+            self.failing(tape, "open", code)
+            for work in (self.driver.read(FILE, 10), self.driver.open(FILE), self.driver.append(FILE), self.driver.hash(FILE, "sha256")):
+                await self.fails(work, code, FILE)
+        self.failing(tape, "", 0)
+
+        def broken(*args: object) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        self.patch(os, "pread", broken)
+        self.patch(os, "readv", broken)
+        for work in (self.driver.read(FILE, 10), content.read(0, 10), content.read(0, 100_000), self.driver.hash(FILE, "sha256")):
+            await self.fails(work, errno.EIO, FILE)
+        content.close()
+
+    async def test_looks(self) -> None:
+        await self.driver.write((FILE, b"x"))
+
+        def broken(*args: object, **kwargs: object) -> os.stat_result:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        self.patch(os, "stat", broken)
+        for work in (self.driver.stat(FILE), self.driver.exists(FILE), self.driver.names(FILE)):
+            await self.fails(work, errno.EIO, FILE)
+
+    async def test_appends(self) -> None:
+        await self.driver.write((FILE, b""))
+        tape = Tape(self, self.root)
+        for name in ("writev", "fsync"):
+            for code in (errno.ENOSPC, errno.EIO):
+                appender = await self.driver.append(FILE, hashlib.sha256())
+                size = appender.size
+                self.failing(tape, name, code)
+                appender.write(b"lost")
+                await self.fails(appender.flush(), code, FILE)
+                self.assertIsNone(appender.hash)
+                self.assertEqual(appender.size, size if name == "writev" else size + 4)
+                self.assertEqual((await self.driver.stat(FILE)).size, appender.size)
+                # It stays failed: a flush that failed once may have lost pages that a second one would not tell of.
+                self.failing(tape, "", 0)
+                appender.write(b"more")
+                await self.fails(appender.flush(), code, FILE)
+                appender.close()
+        appender = await self.driver.append(FILE)
+        appender.write(b"kept")
+        self.assertEqual(await appender.flush(), 12)
+        appender.close()
+
+    async def test_a_disk_that_fills_in_the_middle_of_a_chunk(self) -> None:
+        await self.driver.write((FILE, b"before"))
+        real = os.writev
+        room = 10
+
+        def small(fd: int, buffers: Any) -> int:
+            nonlocal room
+            if room == 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            written = real(fd, [b"".join(buffers)[:room]])
+            room -= written
+            return written
+
+        self.patch(os, "writev", small)
+        appender = await self.driver.append(FILE, hashlib.sha256(b"before"))
+        for chunk in (b"12345", b"6789012345"):
+            appender.write(chunk)
+        await self.fails(appender.flush(), errno.ENOSPC, FILE)
+        self.assertEqual((appender.size, appender.hash), (16, None))
+        appender.close()
+        self.assertEqual(await self.driver.read(FILE, 100), b"before1234567890")
+
+    async def test_short_writes_are_continued(self) -> None:
+        await self.driver.write((FILE, b""))
+        real = os.writev
+        sizes = [1, 3, 7, 50_000, 2]
+
+        def short(fd: int, buffers: Any) -> int:
+            sizes.append(sizes.pop(0))
+            return real(fd, [b"".join(buffers)[: sizes[0]]])
+
+        self.patch(os, "writev", short)
+        chunks = [bytes([number % 256]) * (number % 5) for number in range(2000)]
+        appender = await self.driver.append(FILE, hashlib.sha256())
+        for chunk in chunks:
+            appender.write(chunk)
+        await appender.flush()
+        assert appender.hash is not None
+        self.assertEqual(appender.hash.hexdigest(), hashlib.sha256(b"".join(chunks)).hexdigest())
+        appender.close()
+        self.assertEqual(await self.driver.read(FILE, 1 << 20), b"".join(chunks))
+
+    async def test_a_short_write_of_a_small_file_is_continued(self) -> None:
+        real = os.write
+        self.patch(os, "write", lambda fd, data: real(fd, bytes(data)[:3]))
+        await self.driver.write((FILE, b"1234567890"))
+        self.assertEqual(await self.driver.read(FILE, 100), b"1234567890")
+
+    async def test_a_file_that_cannot_be_closed(self) -> None:
+        await self.driver.write((FILE, b""))
+        appender = await self.driver.append(FILE)
+        appender.write(b"x")
+        await appender.flush()
+        real = os.close
+
+        def failing(fd: int) -> None:
+            real(fd)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        self.patch(os, "close", failing)
+        # All is durable, so there is nothing to tell.
+        appender.close()
+
+
+class RootTest(FilesystemCase):
+    def refused(self, *words: str, writable: bool = True) -> None:
+        error = self.assertRaises(StorageError, self.make(writable=writable).start)
+        for word in (str(self.root), *words):
+            self.assertIn(word, str(error))
+        self.assertNotIn("\n", str(error))
+
+    def test_it_is_made_where_it_is_missing(self) -> None:
+        self.root = self.root / "deeper" / "still"
+        self.make().start()
+        self.assertTrue(self.root.is_dir())
+
+    def test_it_is_not_made_for_reading(self) -> None:
+        self.root = self.root / "missing"
+        self.refused("is not a directory", writable=False)
+        self.assertFalse(self.root.exists())
+
+    def test_a_file_is_no_root(self) -> None:
+        self.root = self.root / "file"
+        self.root.write_bytes(b"")
+        for writable in (True, False):
+            self.refused("is not a directory", writable=writable)
+        self.root = self.root / "below"
+        self.refused("Not a directory")
+
+    def test_a_root_that_cannot_be_written(self) -> None:
+        tape = Tape(self, self.root)
+        for code in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+            tape.failing = lambda call, path, code=code: code if call in {"open", "mkdir"} and path else None  # type: ignore[misc]  # bound now
+            self.refused(os.strerror(code), "user", "name another directory")
+        self.assertEqual(self.leftovers(), [])
+        # For reading alone it need not be written.
+        self.make(writable=False).start()
+
+    def test_a_root_that_cannot_be_read(self) -> None:
+        if AM_ROOT:
+            real = os.listdir
+
+            def forbidden(path: str) -> list[str]:
+                if path == str(self.root):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+                return real(path)
+
+            self.patch(os, "listdir", forbidden)
+        else:
+            self.root.chmod(0)
+            self.addCleanup(self.root.chmod, 0o700)
+        for writable in (True, False):
+            self.refused("Permission denied", writable=writable)
+
+    async def test_reading_alone_changes_nothing(self) -> None:
+        await self.driver.write((FILE, b"x"))
+        before = sorted(self.root.rglob("*"))
+        tape = Tape(self, self.root)
+        driver = self.make(writable=False)
+        driver.start()
+        await driver.check()
+        self.assertEqual(await driver.read(FILE, 10), b"x")
+        self.assertEqual(tape.of("mkdir", "write", "rename", "unlink"), [])
+        self.assertEqual(sorted(self.root.rglob("*")), before)
+
+    async def test_a_probe_leaves_nothing_for_other_registries_to_see(self) -> None:
+        await self.driver.check()
+        self.assertEqual([str(path.relative_to(self.root)) for path in self.root.rglob("*")], ["regd"])
+
+    async def test_a_root_that_vanishes_and_comes_back(self) -> None:
+        await self.driver.write((FILE, b"x"))
+        away = self.root.with_name(f"{self.root.name}-away")
+        self.root.rename(away)
+        directory = Path(os.path.dirname(FILE))
+        for work in (
+            # Not Missing: clients would take it for "deleted".
+            self.driver.stat(FILE),
+            self.driver.exists(FILE),
+            self.driver.read(FILE, 10),
+            self.driver.open(FILE),
+            self.driver.names(directory),
+            self.driver.append(FILE),
+            self.driver.hash(FILE, "sha256"),
+            self.driver.delete(FILE),
+            self.driver.write((OTHER, FILE)),
+            self.driver.write((FILE, b"y")),
+            self.driver.write((FILE, b"y"), durable=False),
+            self.driver.check(),
+            self.make(writable=False).check(),
+        ):
+            with self.assertRaises(StorageError) as raised:
+                await work
+            self.assertIn(str(self.root), str(raised.exception))
+            # What is written below the mount point of a disk that is away would be hidden when it comes back.
+            self.assertFalse(self.root.exists())
+        away.rename(self.root)
+        await self.driver.check()
+        self.assertEqual(await self.driver.read(FILE, 10), b"x")
+        await self.driver.write((FILE, b"y"))
+
+    async def test_check_says_what_is_wrong(self) -> None:
+        tape = Tape(self, self.root)
+        for code in (errno.ENOSPC, errno.EIO, errno.EROFS):
+            tape.failing = lambda call, path, code=code: code if call in {"open", "write"} and path else None  # type: ignore[misc]  # bound now
+            with self.assertRaises(StorageError) as raised:
+                await self.driver.check()
+            self.assertIn(os.strerror(code), str(raised.exception))
+        tape.failing = lambda call, path: None
+        await self.driver.check()
+        self.assertEqual(self.leftovers(), [])
+
+
+class RacesTest(FilesystemCase):
+    """Directories that others remove at the worst moment; each is forced by hand, as luck finds them too rarely."""
+
+    async def test_the_directory_goes_between_the_bytes_and_the_name(self) -> None:
+        await self.driver.write((Path("d/e/other"), b""))
+        tape = Tape(self, self.root)
+        removed = 0
+
+        def remove(call: str, path: str) -> None:
+            nonlocal removed
+            if call == "rename" and removed < 3:
+                removed += 1
+                for file in self.on_disk("d/e").iterdir():
+                    file.unlink()
+                self.on_disk("d/e").rmdir()
+                self.on_disk("d").rmdir()
+
+        tape.failing = remove
+        await self.driver.write((Path("d/e/f"), b"x"))
+        self.assertEqual(removed, 3)
+        self.assertEqual(self.on_disk("d/e/f").read_bytes(), b"x")
+        self.assertEqual(self.leftovers(), [])
+
+    async def test_the_directory_goes_while_it_is_made(self) -> None:
+        tape = Tape(self, self.root)
+        removed = 0
+
+        def remove(call: str, path: str) -> None:
+            nonlocal removed
+            if call == "mkdir" and path == "d/e" and removed < 2 and self.on_disk("d").exists():
+                removed += 1
+                self.on_disk("d").rmdir()
+
+        tape.failing = remove
+        await self.driver.write((Path("d/e/f"), b"x"))
+        self.assertEqual(removed, 2)
+        self.assertEqual(self.on_disk("d/e/f").read_bytes(), b"x")
+
+    async def test_the_directory_goes_when_all_is_done(self) -> None:
+        await self.driver.write((Path("d/other"), b""))
+        tape = Tape(self, self.root)
+
+        def remove(call: str, path: str) -> None:
+            if call == "open" and path == "d":
+                for file in self.on_disk("d").iterdir():
+                    file.unlink()
+                self.on_disk("d").rmdir()
+
+        tape.failing = remove
+        # A delete that came after the write.
+        await self.driver.write((Path("d/f"), b"x"))
+        self.assertFalse(self.on_disk("d").exists())
+
+    async def test_a_file_goes_while_it_is_moved(self) -> None:
+        await self.driver.write((Path("a/f"), b""), (Path("b/g"), b"old"))
+        tape = Tape(self, self.root)
+
+        def remove(call: str, path: str) -> None:
+            if call == "rename" and path == "a/f" and self.on_disk("a/f").exists():
+                self.on_disk("a/f").unlink()
+
+        tape.failing = remove
+        for destination in ("b/g", "new/g"):
+            with self.assertRaises(Missing):
+                await self.driver.write((Path(destination), Path("a/f")))
+            self.on_disk("a/f").touch()
+        self.assertEqual(self.on_disk("b/g").read_bytes(), b"old")

@@ -1,0 +1,34 @@
+"""The storage in memory keeps the contract."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import TestCase
+
+from regd.storage.layout import Path
+from regd.storage.memory import MemoryDriver
+from tests.storage.contract import DriverContract
+
+
+class MemoryDriverTest(DriverContract, TestCase):
+    def setUp(self) -> None:
+        self.driver = MemoryDriver()
+        self.driver.start()
+        self.addCleanup(self.driver.stop)
+
+    def test_it_says_what_it_is(self) -> None:
+        self.assertEqual((self.driver.name, self.driver.shared), ("inmemory", False))
+
+    async def test_times_are_the_clock_s(self) -> None:
+        now = 100.0
+        driver = MemoryDriver(lambda: now)
+        await driver.write((Path("f"), b""))
+        now = 200.0
+        self.assertEqual((await driver.stat(Path("f"))).modified, 100.0)
+        appender = await driver.append(Path("f"))
+        appender.write(b"x")
+        await appender.flush()
+        self.assertEqual((await driver.stat(Path("f"))).modified, 200.0)
+
+    async def test_there_is_no_descriptor(self) -> None:
+        await self.driver.write((Path("f"), b""))
+        self.assertIsNone((await self.driver.open(Path("f"))).fileno())
