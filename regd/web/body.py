@@ -78,7 +78,7 @@ class RequestBody:
         self._consumer = consumer
         done = self._done = Deferred()
         if self._failure is not None:
-            self._finish(self._failure)
+            self.fail(self._failure)
         else:
             if not self.ended:
                 self._on_start()
@@ -87,7 +87,7 @@ class RequestBody:
 
     def pauseProducing(self) -> None:  # noqa: N802 - IPushProducer's name
         """Feed nothing until resumed; the client feels it."""
-        if not self._paused:
+        if not self._paused and not self._discarding:
             self._paused = True
             self._pause_source()
 
@@ -124,8 +124,8 @@ class RequestBody:
             self._deliver(data)
         else:
             self._held.append(data)
-            if not self.started:
-                self._pause_source()
+            # Again, although it may be paused: the channel resumes its transport when the answer before this one has drained.
+            self._pause_source()
 
     def end(self) -> None:
         """The last byte has been fed."""
@@ -136,7 +136,7 @@ class RequestBody:
     def fail(self, reason: Failure) -> None:
         """The connection is lost."""
         if not self.ended:
-            self._failure = Failure(BodyAborted(f"the client went away: {reason.getErrorMessage()}"))
+            self._failure = self._failure or Failure(BodyAborted(f"the client went away: {reason.getErrorMessage()}"))
             # What has arrived is the consumer's, however far behind it is: an upload goes on from there.
             while self._held and self._consumer is not None:
                 self._deliver(self._held.popleft())

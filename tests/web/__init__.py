@@ -1,0 +1,1 @@
+"""Tests of ``regd.web``: HTTP in and out, on real protocol objects."""
