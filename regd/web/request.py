@@ -221,6 +221,9 @@ class StreamingChannel(HTTPChannel):
         """Answer what has been asked, then close."""
         self._closing = True
         self.persistent = False
+        for request in self.requests:
+            # So that the client does not send its next request into a closed connection.
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         if not self.requests:
             self.loseConnection()
 
