@@ -55,6 +55,9 @@ _WRAPPED: Final = {
     "scandir": "list",
 }
 
+#: So many bytes of a write go into the record: a link fits, and any blob of a test that matters does not.
+_FEW: Final = 200
+
 #: Imported before the fork; ``klein`` and ``regd.service`` are not, because they make the reactor, which cannot be shared.
 _AHEAD: Final = (
     "hyperlink",
@@ -132,6 +135,7 @@ class Operation:
     :ivar path: what it was done to; that of the descriptor where it was done to one.
     :ivar to: the new path of a ``rename``.
     :ivar size: how many bytes a ``write`` had to store.
+    :ivar text: these bytes, when they are few: what a link says.
     :ivar outcome: ``done``, ``failed``, or ``held`` for one that waits, and comes again when it is done.
     """
 
@@ -139,6 +143,7 @@ class Operation:
     path: str
     to: str = ""
     size: int = 0
+    text: str = ""
     outcome: str = "done"
 
 
@@ -265,15 +270,15 @@ class _FaultyOs:
 
         def wrapped(target: Any, *arguments: Any, **keywords: Any) -> Any:
             other = os.fspath(arguments[0]) if operation in {"rename", "link"} else ""
-            half, size = None, 0
+            half, size, text = None, 0, ""
             if operation in {"write", "writev"}:
                 data = bytes(arguments[0]) if operation == "write" else b"".join(arguments[0])
-                size = len(data)
+                size, text = len(data), data.decode("latin-1") if len(data) <= _FEW else ""
 
                 def half() -> int:
                     return os.write(target, data[: max(size // 2, 1)])
 
-            what = Operation(operation, _path(target), other, size)
+            what = Operation(operation, _path(target), other, size, text)
             return self._fault(what, lambda: real(target, *arguments, **keywords), half)
 
         return wrapped

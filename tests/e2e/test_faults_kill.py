@@ -59,6 +59,9 @@ class KillTest(E2ETestCase):
         :param operations: Which operations count; none for all.
         :return: How many operations had been done at each answer, when it did not die because there are not so many; else ``None``.
         """
+        self.server.disarm()
+        if not self.server.program.is_alive():
+            self.server.start()
         self.scenes += 1
         ledger = Ledger(self.server.client, self.server.data, f"{self._testMethodName.removeprefix('test_')}/{action}/{self.scenes}")
         prepare(ledger)
@@ -112,22 +115,31 @@ class KillTest(E2ETestCase):
         :param act: What is disturbed.
         :param writes: Whether it writes bytes at all.
         """
-        for number in range(1, MOST):
-            with self.subTest(killed_before=number):
-                answers = self.die_at("kill", number, prepare, act)
-                if answers is not None:
-                    break
-        else:
-            self.fail(f"no end after {MOST} operations")
-        self.assertGreater(number, 1, "nothing was counted")
+        count, answers = self.sweep_all("kill", prepare, act)
+        self.assertGreater(count, 1, "nothing was counted")
         for last in sorted(set(answers)):
-            with self.subTest(killed_after=last):
+            with self.subTest(action="kill-after", number=last):
                 self.die_at("kill-after", last, prepare, act)
-        for torn in range(1, MOST):
-            with self.subTest(torn=torn):
-                if self.die_at("tear", torn, prepare, act, "write", "writev") is not None:
-                    break
-        self.assertEqual(torn > 1, writes)
+        count, _ = self.sweep_all("tear", prepare, act, "write", "writev")
+        self.assertEqual(count > 1, writes)
+
+    def sweep_all(self, action: str, prepare: Step, act: Step, *operations: str) -> tuple[int, list[int]]:
+        """
+        Play a scene until no operation is left to die at. The parameters are those of :meth:`die_at`.
+
+        :return: The number at which it did not die any more, and how many operations had then been done at each answer.
+        """
+        wrong = 0
+        for number in range(1, MOST):
+            wrong += 1
+            with self.subTest(action=action, number=number):
+                answers = self.die_at(action, number, prepare, act, *operations)
+                wrong -= 1
+                if answers is not None:
+                    return number, answers
+            if wrong == 3:
+                break
+        raise AssertionError(f"{wrong} went wrong; stopped at operation {number}")
 
     def test_push_in_pieces(self) -> None:
         def act(ledger: Ledger) -> None:
