@@ -30,10 +30,13 @@ DIRECTORY = Path("docker/registry/v2/some")
 
 class DriverContract(Base):
     """
-    The tests. ``setUp`` of the inheriting class sets :attr:`driver`, started, with nothing in it.
+    The tests. ``setUp`` of the inheriting class sets ``driver``, started, with nothing in it.
     """
 
-    driver: Driver
+    if TYPE_CHECKING:
+
+        @property
+        def driver(self) -> Driver: ...
 
     async def refused(self, kind: type[Exception], *work: object) -> None:
         """See that each coroutine raises ``kind`` and nothing that is derived from it."""

@@ -5,6 +5,7 @@ processes, permissions, and a root directory that comes and goes.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -16,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -148,7 +148,7 @@ class BytesOnDiskTest(FilesystemCase):
                 appender.close()
             for path in (Path("docker"), Path("nowhere")):
                 for work in (self.driver.open(path), self.driver.append(path), self.driver.hash(path, "sha256"), self.driver.names(path)):
-                    with suppress(Missing):
+                    with contextlib.suppress(Missing):
                         await work
         self.assertEqual(count(), before)
 

@@ -10,6 +10,8 @@ from tests.storage.contract import DriverContract
 
 
 class MemoryDriverTest(DriverContract, TestCase):
+    driver: MemoryDriver
+
     def setUp(self) -> None:
         self.driver = MemoryDriver()
         self.driver.start()
