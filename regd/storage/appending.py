@@ -52,8 +52,8 @@ class QueuedAppender:
     """
     An :class:`~regd.storage.driver.Appender` over a :class:`Sink`.
 
-    The event loop owns everything but ``_queue``, ``_waiting``, ``_working``, ``_last`` and ``_failure``, which it shares with the one
-    thread that works at a time, under ``_lock``.
+    The event loop owns everything but ``_queue``, ``_waiting``, ``_working``, ``_last``, ``_failure`` and ``_closed``, which it shares with
+    the one thread that works at a time, under ``_lock``.
     """
 
     def __init__(self, sink: Sink, size: int, state: HashState | None, threads: Threads) -> None:
@@ -118,12 +118,15 @@ class QueuedAppender:
 
     def close(self) -> None:
         """See :class:`~regd.storage.driver.Appender`."""
-        if self._closed:
-            return
-        self._closed = True
         with self._lock:
-            # Only after a flush that failed is there anything here.
+            if self._closed:
+                return
+            self._closed = True
+            # Only without a flush, or after one that failed, is there anything here.
             self._queue.clear()
+            if self._working:
+                # The thread gives the file back when it is done: until then its descriptor must not become another file's.
+                return
         self._sink.close()
 
     def _work(self) -> None:
@@ -134,24 +137,31 @@ class QueuedAppender:
         except StorageError as error:
             with self._lock:
                 # How much of the batch is in the file is not known here, so the hash no longer speaks for it.
-                self._failure, self.hash, self._working = error, None, False
+                self._failure, self.hash = error, None
                 self._queue.clear()
                 self._waiting = 0
+                self._rest()
             self._threads.tell(self._stop_producer)
+
+    def _rest(self) -> None:
+        """With the lock: this thread's work is done."""
+        self._working = self._last = False
+        if self._closed:
+            self._sink.close()
 
     def _next_batch(self) -> list[bytes]:
         """What has gathered; nothing when this thread's work is done."""
         with self._lock:
-            if self._failure is None and (self._waiting >= BATCH or (self._last and self._queue)):
+            if self._failure is None and self._queue and (self._waiting >= BATCH or self._last):
                 batch, self._queue = self._queue, []
                 return batch
-            if not self._last:
-                self._working = False
+            if not self._last or self._closed:
+                self._rest()
                 return []
         if self._failure is None:
             self._sink.sync()
         with self._lock:
-            self._working = self._last = False
+            self._rest()
         return []
 
     def _store(self, batch: list[bytes]) -> None:
