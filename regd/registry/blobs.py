@@ -41,7 +41,7 @@ class Blobs:
     async def find(self, name: RepositoryName, digest: Digest) -> Blob | None:
         """The blob, if this repository holds it and its bytes are there."""
         # registry:2 keeps a sha512 blob under its sha256 digest and says so in the sha512 link, so what the link holds decides.
-        target = await self._links.read(layout.layer_link(name, digest))
+        target = await self._links.read(layout.layer_link(name, digest), digest)
         return None if target is None else await self.stored(target)
 
     async def stored(self, digest: Digest) -> Blob | None:

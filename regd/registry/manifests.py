@@ -65,10 +65,10 @@ class Manifests:
             if tagged is None:
                 return None
             reference = tagged
-        target = await self._links.read(layout.revision_link(name, reference))
+        target = await self._links.read(layout.revision_link(name, reference), reference)
         if target is None:
             # registry:2.1 wrote the links of manifests among those of layers.
-            target = await self._links.read(layout.layer_link(name, reference))
+            target = await self._links.read(layout.layer_link(name, reference), reference)
             if target is not None and await self._stored(target, quiet=True) is None:
                 return None
         return target

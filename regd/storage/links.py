@@ -23,10 +23,11 @@ class Links:
         self._driver = driver
         self._damage = damage
 
-    async def read(self, path: Path) -> Digest | None:
+    async def read(self, path: Path, under: Digest | None = None) -> Digest | None:
         """
         What the link points to, or ``None`` where there is no link, or one that does not hold a digest, which is reported.
 
+        :param under: the digest that the link stands under, if it does: content of another digest of that algorithm is not what it says.
         :raises StorageError: when reading fails.
         """
         try:
@@ -35,10 +36,14 @@ class Links:
             return None
         try:
             # Other tools have written links with a newline at the end.
-            return Digest.parse(content.decode("ascii", "replace").strip())
+            found = Digest.parse(content.decode("ascii", "replace").strip())
         except DigestInvalid:
             self._damage.report(path, f"{'an empty link' if not content else 'a link that holds no digest'}, passed over")
             return None
+        if under is not None and found.algorithm == under.algorithm and found != under:
+            self._damage.report(path, f"a link that holds another digest, {found}, passed over")
+            return None
+        return found
 
     @staticmethod
     def file(path: Path, digest: Digest) -> tuple[Path, bytes]:
