@@ -4,19 +4,20 @@ what users have today, Debian's ``docker-registry``. Both take the same
 configuration file and the same directory.
 """
 
-import importlib.metadata
 import os
 import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import regd
 from tests.e2e.process import Memory, Program, free_port, need
 from tests.e2e.rawhttp import Client
 
-__all__ = ["SECRET", "Peer", "Regd", "Server", "server"]
+__all__ = ["ROOT", "SECRET", "Peer", "Regd", "Server", "server"]
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+# The sources of the regd that the tests import, whichever is installed.
+ROOT = Path(regd.__file__).resolve().parent.parent
 
 # Signs the state of uploads; the same for every server, as in a cluster.
 SECRET = "asecretforthetests"
@@ -155,13 +156,9 @@ class Regd(Server):
 
     def settings(self) -> dict[str, str]:
         """
-        :return: The way to the sources, where regd is not installed.
+        :return: The way to the regd that the tests import, whichever is installed.
         """
-        try:
-            importlib.metadata.version("regd")
-        except importlib.metadata.PackageNotFoundError:
-            return {"PYTHONPATH": str(ROOT)}
-        return {}
+        return {"PYTHONPATH": str(ROOT)}
 
 
 class Peer(Server):
