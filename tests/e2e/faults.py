@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.e2e.daemon import ROOT, Regd, clean_environment
+from tests.e2e.daemon import Regd, clean_environment
 from tests.e2e.faulty import Operation, Order, Plan
 from tests.e2e.process import Program
 
 __all__ = ["FaultyRegd", "ForkServer", "ForkedRegd"]
 
+ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "tests.e2e.faulty")
 
 
@@ -71,7 +72,7 @@ class FaultyRegd(Regd):
 
         :param action: What happens.
         :param operations: To which operations; none for all that change the disk.
-        :param path: What their path has to contain.
+        :param path: A regular expression that is looked for in their paths.
         :param first: The first of them, counted from 1.
         :param last: The last of them, or ``None`` for all that follow.
         :param error: The ``errno`` of ``fail``.

@@ -18,6 +18,7 @@ operation starts hundreds.
 import importlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -87,7 +88,7 @@ class Plan:
     :ivar action: ``kill`` before the operation, ``kill-after`` it, ``tear`` (write half, then kill), ``fail``, ``short`` (write half,
         and say so), ``hold`` (wait until there is another plan, or none).
     :ivar operations: by the names of :data:`CHANGES`, or ``open``, ``read``, ``stat``, ``list``; none for all that change the disk.
-    :ivar path: what the path has to contain.
+    :ivar path: a regular expression that is looked for in the path, or in either of two.
     :ivar first: the first of them that goes wrong, counted from 1.
     :ivar last: the last of them, or ``None`` for all that follow.
     :ivar error: the ``errno`` of ``fail``.
@@ -116,14 +117,13 @@ class Plan:
         fields = json.loads(text)
         return cls(**fields | {"operations": tuple(fields["operations"])})
 
-    def concerns(self, operation: str, path: str) -> bool:
+    def concerns(self, operation: "Operation") -> bool:
         """
         :param operation: What is about to be done.
-        :param path: To which file.
         :return: Whether this plan counts it.
         """
-        wanted = operation in self.operations or (operation == "create" and "open" in self.operations)
-        return (wanted if self.operations else operation in CHANGES) and self.path in path
+        wanted = operation.name in (self.operations or CHANGES)
+        return wanted and any(re.search(self.path, path) for path in (operation.path, operation.to))
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ class _Fault:
         self._plan = plan = self._read()
         if plan is None or before is None or plan.name != before.name:
             self._count = 0
-        if plan is None or not plan.concerns(operation.name, operation.path + operation.to):
+        if plan is None or not plan.concerns(operation):
             return None
         self._count += 1
         return plan if plan.first <= self._count and (plan.last is None or self._count <= plan.last) else None
