@@ -35,6 +35,12 @@ class Root:
         problem: RegistryError | None = None
         if not path.startswith(self._prefix):
             problem = NotFound(f"no such endpoint: this registry is below {self._prefix.decode('ascii')}")
+        elif path.startswith(b"/", len(self._prefix)):
+            # The router drops slashes at the beginning, and this would be the path without them.
+            problem = NotFound()
+        elif request.method != request.method.upper():
+            # RFC 9110, section 9.1: "get" is not GET. The router would not tell them apart, and the rest of the daemon does.
+            problem = BadRequest(f"no method is called {request.method[:32].decode('ascii', 'replace')}: methods are in capitals")
         try:
             path.decode("utf-8")
             request.method.decode("ascii")
