@@ -6,7 +6,8 @@ import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ from regd.storage.driver import Driver
 from regd.storage.memory import MemoryDriver
 from tests.web.wire import READ, Answer, Client
 
-__all__ = ["ApiCase", "digest_of"]
+__all__ = ["ApiCase", "Row", "descriptor", "digest_of", "failing", "index", "path_of"]
 
 MINIMAL = "version: 0.1\nstorage: {inmemory: {}, delete: {enabled: true}}\n"
 
@@ -112,6 +113,20 @@ class ApiCase(SynchronousTestCase):
         first: Mapping[str, Any] = errors[0]
         return first
 
+    def table(self, rows: Iterable[Row]) -> None:
+        """Ask one row after the other, on one registry."""
+        for row in rows:
+            answer = self.ask(row.method, row.target, row.headers, row.sent)
+            self.assertEqual(answer.status, row.status, (row, answer))
+            for name, value in row.want.items():
+                self.assertEqual(answer.get(name), value, (name, row, answer))
+            if row.method == "HEAD":
+                self.assertEqual(answer.body, b"")
+            elif isinstance(row.body, str):
+                self.assertEqual([error["code"] for error in json.loads(answer.body)["errors"]][:1], [row.body], (row, answer))
+            elif row.body is not None:
+                self.assertEqual(answer.body, row.body, row)
+
     # State to begin with
 
     def push_blob(self, name: str, content: bytes, algorithm: str = "sha256") -> str:
@@ -192,3 +207,23 @@ def failing(error: Callable[[], Exception], *methods: str) -> MemoryDriver:
     for method in methods:
         setattr(Failing, method, fail(method))
     return Failing()
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    One line of a table: what is sent, and what comes back.
+
+    :ivar want: Header fields of the answer by name; ``None`` for one that must not be there.
+    :ivar body: That of the answer: its bytes, or the code of an error.
+    :ivar headers: Those that are sent.
+    :ivar sent: The body that is sent.
+    """
+
+    method: str
+    target: str | bytes
+    status: int
+    body: bytes | str | None = None
+    want: Mapping[str, str | None] = field(default_factory=dict)
+    headers: Sequence[tuple[str, str | bytes]] = ()
+    sent: bytes | None = None
