@@ -228,6 +228,9 @@ class Uploads:
             # Also when the body broke off: what arrived is kept. An error of the storage is then what the client hears.
             size = await appender.flush()
             await self._note(upload, appender, before)
+        if not await self._driver.exists(layout.upload_data(upload.name, upload.id)):
+            # Cancelled meanwhile: the bytes went to a file that no longer has a name.
+            raise BlobUploadUnknown(detail={"uuid": upload.id})
         return Upload(upload.name, upload.id, size, upload.started)
 
     async def _note(self, upload: Upload, appender: Appender, before: int) -> None:
@@ -267,6 +270,7 @@ class Uploads:
             return datetime.fromisoformat(text.strip()).astimezone(UTC)
         except Missing:
             pass
-        except ValueError:
+        # OverflowError: a time of the year 1 or 9999 that is in another year in UTC.
+        except (ValueError, OverflowError):
             self._damage.report(path, "not a time; that of the last write is taken")
         return datetime.fromtimestamp(int(data.modified), UTC)

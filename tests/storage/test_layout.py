@@ -177,8 +177,9 @@ class UploadIdTest(SynchronousTestCase):
     def test_what_is_none(self) -> None:
         text = str(UPLOAD)
         for wrong in (
-            "", "..", "../x", "x", text.upper(), text.replace("-", ""), f"{{{text}}}", f"urn:uuid:{text}", f"{text}\n",
-            f" {text}", text[:-1], f"{text}0", f"{text}/..", f"{text}/data", text.replace("0", "\u0660"), "\0" * 36, "\ud800" * 36, text.replace("-", "_"),
+            "", "..", "../x", "x", text.upper(), text.replace("-", ""), f"{{{text}}}", f"urn:uuid:{text}", f"{text}\n", f" {text}",
+            text[:-1], f"{text}0", f"{text}/..", f"{text}/data", text.replace("0", "\u0660"), "\0" * 36, "\ud800" * 36,
+            text.replace("-", "_"),
         ):  # fmt: skip
             self.assertRaises(ValueError, UploadId.parse, wrong)
 
