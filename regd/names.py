@@ -16,7 +16,7 @@ from regd.errors import DigestInvalid, NameInvalid, TagInvalid
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-__all__ = ["ALGORITHMS", "CANONICAL", "Digest", "Reference", "RepositoryName", "Tag", "parse_reference"]
+__all__ = ["ALGORITHMS", "CANONICAL", "NAME_LIMIT", "Digest", "Reference", "RepositoryName", "Tag", "parse_reference"]
 
 #: The supported digest algorithms, with the length of their hexadecimal form in characters.
 ALGORITHMS: Final = {"sha256": 64, "sha512": 128}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 
 from regd.errors import NameInvalid
-from regd.names import RepositoryName
+from regd.names import NAME_LIMIT, RepositoryName
 from regd.registry.pace import EVERY, Breathe
 from regd.registry.pages import Page, after
 from regd.storage import layout
@@ -72,7 +72,7 @@ class Catalog:
             return
         rest = last[len(prefix) :] if last.startswith(prefix) else ""
         # Of the siblings that come before ``last``, only those that it begins with can hold names that come after it.
-        opened = _opened(rest.partition("/")[0])
+        opened = _opened(prefix, rest.partition("/")[0])
         waiting = [inside for inside in opened if prefix + inside > last or last.startswith(prefix + inside)]
         for index in after(names, rest):
             entry = names[index]
@@ -93,6 +93,18 @@ class Catalog:
                 yield name
 
 
-def _opened(component: str) -> list[str]:
-    """The insides of every name that ``component`` begins with, the shortest first."""
-    return [component[:end] + "/" for end in range(1, len(component) + 1)]
+def _opened(prefix: str, component: str) -> list[str]:
+    """
+    The insides of every name below ``prefix`` that ``component`` begins with, the shortest first. It comes from a client, so only what
+    passes the grammar becomes a path.
+    """
+    ends = range(1, min(len(component), NAME_LIMIT) + 1)
+    return [component[:end] + "/" for end in ends if _is_name(prefix + component[:end])]
+
+
+def _is_name(text: str) -> bool:
+    try:
+        RepositoryName.parse(text)
+    except NameInvalid:
+        return False
+    return True
