@@ -47,7 +47,7 @@ from regd.web.state import StateSigner
 from regd.web.uploads import UploadHandlers
 from regd.web.urls import Urls
 
-__all__ = ["Options", "RegistryService", "makeService"]
+__all__ = ["CannotStart", "Options", "RegistryService", "makeService"]
 
 #: Fewer open files than this are worth a warning: a connection takes two while a blob is on its way.
 _FEW_FILES = 4096
@@ -82,6 +82,17 @@ class Options(UsageOptions):
         except ConfigError as error:
             sys.stderr.write(f"regd: {error}\n")
             raise SystemExit(1) from None
+
+
+class CannotStart(SystemExit, Exception):
+    """
+    Ends the process with status 1 and without a traceback, the reason being in the log. It is an :class:`Exception` besides, because a
+    ``twistd`` that goes to the background only tells the shell of those.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.code = 1
 
 
 class RegistryService(MultiService):
@@ -120,7 +131,7 @@ class RegistryService(MultiService):
         """
         Open the storage and listen.
 
-        :raises SystemExit: with status 1, and the reason in the log, when either cannot be done.
+        :raises CannotStart: with the reason in the log, when either cannot be done.
         """
         super().startService()
         for warning in self._loaded.warnings:
@@ -202,7 +213,7 @@ class RegistryService(MultiService):
 
     def _give_up(self, reason: str) -> NoReturn:
         self._log.error("cannot start: {reason}", reason=reason)
-        raise SystemExit(1)
+        raise CannotStart(reason)
 
 
 def make_driver(config: Config) -> Driver:

@@ -52,6 +52,9 @@ IDLE_TIMEOUT: Final = 180.0
 #: A body of which nothing has come for so many seconds is given up; that of nginx in the stack that regd replaces.
 BODY_TIMEOUT: Final = 900.0
 
+#: How a connection begins whose client wants TLS (RFC 8446, section 5.1).
+_TLS_HANDSHAKE: Final = 0x16
+
 #: A request target in absolute form: the authority, and the rest.
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE)
 
@@ -195,6 +198,8 @@ class StreamingChannel(HTTPChannel):
     _closing = False
     #: Whether what came was not HTTP; nothing that comes after it can be.
     _refused = False
+    #: Whether anything has come.
+    _spoken = False
 
     def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
         """A client has connected."""
@@ -229,6 +234,12 @@ class StreamingChannel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
         """Bytes from the client."""
+        if not self._spoken:
+            self._spoken = True
+            if data[0] == _TLS_HANDSHAKE:
+                # docker, podman and skopeo try TLS first where plain HTTP is allowed. Waiting for a line that never ends would cost each
+                # command their time-out for handshakes, ten seconds.
+                self._respondToBadRequestAndDisconnect()
         if not self._refused:
             super().dataReceived(data)
 
