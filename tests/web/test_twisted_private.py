@@ -1,0 +1,293 @@
+"""
+The names of Twisted that are not public and that regd leans on, each with what it is needed for.
+
+When a new Twisted breaks one of these tests, the tests of :mod:`tests.web.test_request` may still pass by luck: read what the name was
+needed for, look at what the new Twisted does, and change ``regd/web/request.py`` or ``regd/web/transport.py``, then the test.
+"""
+
+# Twisted has no types for most of this.
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from twisted.internet import tcp, unix
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.protocols.basic import LineReceiver
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web import http, server
+from twisted.web.resource import Resource
+
+from regd.web.request import StreamingChannel, StreamingRequest, StreamingSite
+
+
+class Recorder(http.HTTPChannel):
+    """Stock, but for telling what is called when."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Any] = []
+
+    def allHeadersReceived(self) -> None:
+        channel: Any = self
+        self.calls.append(("headers", channel._command, channel._path, channel._version, self.length))
+        super().allHeadersReceived()
+
+    def allContentReceived(self) -> None:
+        self.calls.append("content")
+        super().allContentReceived()
+
+    def rawDataReceived(self, data: bytes) -> None:
+        self.calls.append(("raw", data))
+        super().rawDataReceived(data)
+
+    def requestDone(self, request: Any) -> None:
+        self.calls.append(("done", request.uri))
+        super().requestDone(request)
+
+    def headerReceived(self, line: bytes) -> bool:
+        self.calls.append(("header", bytes(line)))
+        return bool(super().headerReceived(line))
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self.calls.append("too long")
+
+    def timeoutConnection(self) -> None:
+        self.calls.append("timeout")
+
+    def _send100Continue(self) -> None:
+        self.calls.append("continue")
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self.calls.append("bad")
+
+
+class Page(Resource):
+    isLeaf = True
+
+    def render(self, request: Any) -> bytes:
+        return b"page"
+
+
+class StockCase(SynchronousTestCase):
+    """Twisted's own channel, request and site."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.site = server.Site(Page(), timeout=60, reactor=self.clock)
+        self.site.protocol = Recorder  # type: ignore[assignment]  # declared as the wrapper that knows HTTP/2
+        self.site.log = lambda request: None  # type: ignore[method-assign]  # it would write to a file
+        self.channel: Any = self.site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
+        self.transport = StringTransport(lenient=True)
+        self.channel.makeConnection(self.transport)
+
+    def send(self, data: bytes) -> list[Any]:
+        self.channel.dataReceived(data)
+        return list(self.channel.calls)
+
+
+class ChannelTests(StockCase):
+    def test_the_request_line_is_kept_on_the_channel(self) -> None:
+        """``_command``, ``_path``, ``_version``: with them a request is begun when its headers are in."""
+        calls = self.send(b"PUT /x?y HTTP/1.1\r\nContent-Length: 4\r\n\r\n")
+        self.assertEqual(calls[-1], ("headers", b"PUT", b"/x?y", b"HTTP/1.1", 4))
+
+    def test_they_are_gone_when_the_body_has_ended(self) -> None:
+        """So ``allContentReceived`` must not be asked for them afterwards."""
+        self.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        for name in ("_command", "_path", "_version"):
+            self.assertFalse(hasattr(self.channel, name))
+
+    def test_the_order_of_calls(self) -> None:
+        """``allHeadersReceived``, ``rawDataReceived``, ``allContentReceived``, ``requestDone``: regd overrides each."""
+        calls = self.send(b"PUT /x HTTP/1.1\r\nContent-Length: 2\r\n\r\nab")
+        self.assertEqual(
+            calls,
+            [("header", b"Content-Length: 2"), ("headers", b"PUT", b"/x", b"HTTP/1.1", 2), ("raw", b"ab"), "content", ("done", b"/x")],
+        )
+
+    def test_a_chunked_body_has_no_length(self) -> None:
+        """``length`` is ``None`` then, not 0: regd tells the two apart."""
+        calls = self.send(b"PUT /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        self.assertEqual(calls[-1][-1], None)
+
+    def test_the_body_is_given_to_the_last_request(self) -> None:
+        """``requests[-1]``: the one that is being received."""
+        self.send(b"PUT /x HTTP/1.1\r\nContent-Length: 2\r\n\r\n")
+        self.assertEqual(len(self.channel.requests), 1)
+        self.assertIsInstance(self.channel.requests[-1], http.Request)
+
+    def test_continue(self) -> None:
+        """``_send100Continue``: stock says it before anybody wants the body; regd calls it when somebody does."""
+        self.assertEqual(self.send(b"PUT / HTTP/1.1\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")[-1], "continue")
+        transport = StringTransport()
+        channel: Any = http.HTTPChannel()
+        channel.transport = transport
+        channel._send100Continue()
+        self.assertEqual(transport.value(), b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def test_bad_requests(self) -> None:
+        """``_respondToBadRequestAndDisconnect``: all that is not HTTP ends there; regd answers in the envelope."""
+        for data in (
+            b"nonsense\r\n",
+            b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+            b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+            b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+        ):
+            self.setUp()
+            self.assertIn("bad", self.send(data))
+
+    def test_header_received_says_whether_it_was_one(self) -> None:
+        self.channel.requests.append(http.Request(self.channel, False))
+        self.assertIs(self.channel.headerReceived(b"A: b"), True)
+        self.assertIs(self.channel.headerReceived(b"nonsense"), False)
+
+    def test_long_numbers_raise(self) -> None:
+        """``headerReceived`` raises ``ValueError`` then. Once it does not, regd's override is not needed any more."""
+        self.channel.requests.append(http.Request(self.channel, False))
+        self.assertRaises(ValueError, self.channel.headerReceived, b"Content-Length: " + b"9" * 5000)
+
+    def test_long_lines(self) -> None:
+        """``lineLengthExceeded``: of ``LineReceiver``, where stock closes without a word."""
+        self.assertIn("too long", self.send(b"GET /" + b"x" * 20000))
+        self.assertIs(http.HTTPChannel.lineLengthExceeded, LineReceiver.lineLengthExceeded)
+
+    def test_time_outs(self) -> None:
+        """``setTimeout``, ``timeOut``, ``timeoutConnection``, ``abortTimeout`` and ``callLater``: of ``TimeoutMixin`` and the channel."""
+        self.assertEqual(self.channel.timeOut, 60)
+        self.clock.advance(60)
+        self.assertEqual(self.channel.calls, ["timeout"])
+        self.assertIsNotNone(http.HTTPChannel.abortTimeout)
+        self.assertIs(self.channel.callLater.__self__, self.clock)
+
+    def test_no_time_out_while_a_request_is_handled(self) -> None:
+        """It is off from ``allContentReceived`` to ``requestDone``, and what it was set to before is set again then."""
+        self.patch(Page, "render", lambda page, request: server.NOT_DONE_YET)
+        self.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.channel.requests[0].finish()
+        (call,) = self.clock.getDelayedCalls()
+        self.assertEqual(call.getTime(), 60)
+
+    def test_a_request_that_is_done_leaves(self) -> None:
+        """``requestDone`` removes it; so regd calls it only once the body has ended."""
+        self.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertEqual(self.channel.requests, [])
+
+    def test_persistence(self) -> None:
+        """``checkPersistence`` and ``persistent``: whether the connection goes on is settled with the headers."""
+        self.send(b"GET / HTTP/1.0\r\n\r\n")
+        self.assertFalse(self.channel.persistent)
+        self.assertEqual(list(inspect.signature(http.HTTPChannel.checkPersistence).parameters), ["self", "request", "version"])
+
+    def test_the_channel_resumes_its_transport(self) -> None:
+        """``resumeProducing``, when an answer has drained, also while a body is received: a body pauses it again."""
+        self.send(b"PUT / HTTP/1.1\r\nContent-Length: 10\r\n\r\n")
+        self.transport.pauseProducing()
+        self.channel.resumeProducing()
+        self.assertEqual(self.transport.producerState, "producing")
+
+
+class RequestTests(StockCase):
+    def test_signatures(self) -> None:
+        """What the channel calls on a request; regd's has the same."""
+        for name, parameters in (
+            ("gotLength", ["length"]),
+            ("handleContentChunk", ["data"]),
+            ("requestReceived", ["command", "path", "version"]),
+            ("connectionLost", ["reason"]),
+            ("processingFailed", ["reason"]),
+            ("write", ["data"]),
+            ("getHeader", ["key"]),
+            ("process", []),
+            ("finish", []),
+        ):
+            for kind in (server.Request, StreamingRequest):
+                self.assertEqual(list(inspect.signature(getattr(kind, name)).parameters), ["self", *parameters], f"{kind}.{name}")
+
+    def test_disconnected(self) -> None:
+        """``_disconnected``: whether the client has gone; ``client_gone`` is made of it."""
+        self.patch(Page, "render", lambda page, request: server.NOT_DONE_YET)
+        self.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        request: Any = self.channel.requests[0]
+        self.assertIs(bool(request._disconnected), False)
+        self.channel.connectionLost(None)
+        self.assertIs(bool(request._disconnected), True)
+        # It knows its channel no longer, and writing is no error.
+        self.assertIsNone(request.channel)
+        request.write(b"x")
+
+    def test_what_process_leaves_undone(self) -> None:
+        """``process`` sets ``site``, ``prepath`` and ``postpath``, needs ``path``, and calls ``render``; regd's ``begin`` does the rest."""
+        source = inspect.getsource(server.Request.process)
+        for name in ("self.site = self.channel.site", "self.path", "self.render(", "self.processingFailed(", "getResourceFor"):
+            self.assertIn(name, source)
+        received = inspect.getsource(http.Request.requestReceived)
+        for name in ("self.method", "self.uri", "self.clientproto", "self.path", "self.args", "self.process()"):
+            self.assertIn(name, received)
+
+    def test_the_first_write(self) -> None:
+        """``startedWriting`` is false until the headers go out, and ``finished`` until the end: regd decides by them."""
+        self.patch(Page, "render", lambda page, request: server.NOT_DONE_YET)
+        self.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        request: Any = self.channel.requests[0]
+        self.assertEqual((bool(request.startedWriting), bool(request.finished)), (False, False))
+        request.write(b"")
+        self.assertEqual((bool(request.startedWriting), bool(request.finished)), (True, False))
+        request.finish()
+        self.assertTrue(request.finished)
+
+    def test_str_header_values_are_decoded_strictly(self) -> None:
+        """The reason why regd overrides ``getHeader``."""
+        request: Any = http.Request(self.channel, False)
+        request.requestHeaders.addRawHeader(b"A", b"\xff")
+        self.assertRaises(UnicodeDecodeError, request.getHeader, "A")
+
+
+class SiteTests(SynchronousTestCase):
+    def test_the_channel_is_ours(self) -> None:
+        """No wrapper around it, which would speak HTTP/2 after ALPN."""
+        site = StreamingSite(Page(), lambda request: None, Clock())
+        channel: Any = site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
+        self.assertIs(type(channel), StreamingChannel)
+        self.assertIs(channel.requestFactory, StreamingRequest)
+        self.assertIs(channel.site, site)
+        self.assertEqual(site.acceptableProtocols(), [b"http/1.1"])
+        self.assertEqual(channel.timeOut, site.timeOut)
+
+    def test_finish_logs_by_the_factory(self) -> None:
+        self.assertIn("self.channel.factory.log(self)", inspect.getsource(http.Request.finish))
+
+
+class TransportTests(SynchronousTestCase):
+    """What :mod:`regd.web.transport` needs of Twisted's sockets."""
+
+    def test_where_connections_are_made(self) -> None:
+        """``Port.transport`` is the class of what is accepted."""
+        self.assertIs(tcp.Port.transport, tcp.Server)
+        self.assertIs(unix.Port.transport, unix.Server)
+
+    def test_buffers(self) -> None:
+        """``dataBuffer`` and ``_tempDataBuffer``: what has been written and not sent; a file goes after it."""
+        descriptor: Any = FileDescriptor(Clock())  # type: ignore[arg-type]  # it is asked for no descriptors here
+        descriptor.connected = True
+        self.patch(descriptor, "startWriting", lambda: None)
+        self.patch(descriptor, "stopWriting", lambda: None)
+        self.assertEqual((descriptor.dataBuffer, descriptor._tempDataBuffer), (b"", []))
+        descriptor.write(b"abc")
+        self.assertEqual(descriptor._tempDataBuffer, [b"abc"])
+        self.patch(descriptor, "writeSomeData", lambda data: 1)
+        descriptor.doWrite()
+        self.assertTrue(descriptor.dataBuffer)
+        self.assertEqual(descriptor._tempDataBuffer, [])
+
+    def test_state(self) -> None:
+        for name in ("disconnected", "disconnecting"):
+            self.assertFalse(getattr(FileDescriptor, name))
+        for name in ("doWrite", "startWriting", "stopWriting", "connectionLost", "loseWriteConnection"):
+            self.assertTrue(callable(getattr(tcp.Server, name)))
