@@ -71,7 +71,7 @@ class StateTests(SynchronousTestCase):
 
     def test_signed_but_senseless(self) -> None:
         """What is ours by its signature may still be of a version to come."""
-        offsets = [self.document(offset) for offset in (None, "x", [])]
+        offsets = [self.document(None), self.document("x"), self.document([])]
         for document in (b"", b"x", b"[]", b"{}", b"null", b'{"Name": 1}', b"\xff", b"[" * 100_000, *offsets):
             self.refused(base64.urlsafe_b64encode(hmac.digest(b"hunter2", document, "sha256") + document).decode())
 
