@@ -35,7 +35,7 @@ class Registry:
         self.uploads = Uploads(driver, self.blobs, damage, now)
         self.manifests = Manifests(driver, links, self.blobs, damage, rules, breathe)
         self.tags = Tags(driver, links, damage, breathe)
-        self.referrers = Referrers(driver, self.manifests)
+        self.referrers = Referrers(driver, self.manifests, breathe)
         self.catalog = Catalog(driver, breathe)
 
     async def mount(

@@ -106,7 +106,8 @@ class Manifests:
             return await self._blobs.find(name, blob) is not None
 
         async def holds_manifest(child: Digest) -> bool:
-            return await self.resolve(name, child) is not None
+            target = await self.resolve(name, child)
+            return target is not None and await self._blobs.stored(target) is not None
 
         await check(manifest, self._rules, holds_blob, holds_manifest)
         files = [Links.file(layout.revision_link(name, digest), digest)]
@@ -140,11 +141,9 @@ class Manifests:
         subject = await self._subject(target)
         if subject is not None:
             await self._drop(layout.referrer(name, subject, target))
-        found = [await self._drop(layout.revision(name, digest))]
-        if not found[0]:
-            # registry:2.1's place for it.
-            found.append(await self._drop(layout.layer(name, digest)))
-        if not any(found):
+        # Without a link of its own it stands in registry:2.1's place; registry:2 leaves the directory when it deletes the link.
+        own = await self._links.read(layout.revision_link(name, digest), digest)
+        if not await self._drop(layout.layer(name, digest) if own is None else layout.revision(name, digest)):
             raise _unknown(digest)
 
     async def untag(self, name: RepositoryName, tag: Tag) -> None:
@@ -178,6 +177,8 @@ class Manifests:
         except Missing:
             return None
         if len(content) > LIMIT:
+            if not quiet:
+                self._damage.report(path, f"cannot be served as a manifest: it has more than {LIMIT} bytes")
             return None
         try:
             if Digest.of(content, digest.algorithm) != digest:

@@ -13,6 +13,7 @@ from regd.errors import DigestInvalid
 from regd.manifest import Descriptor
 from regd.names import ALGORITHMS, Digest, RepositoryName, Tag
 from regd.registry.manifests import Manifests
+from regd.registry.pace import Breathe, paced
 from regd.registry.pages import Page
 from regd.storage import layout
 from regd.storage.driver import Driver, Missing
@@ -28,9 +29,10 @@ def fallback_tag(subject: Digest) -> Tag:
 class Referrers:
     """Lists referrers in the order of their digests."""
 
-    def __init__(self, driver: Driver, manifests: Manifests) -> None:
+    def __init__(self, driver: Driver, manifests: Manifests, breathe: Breathe) -> None:
         self._driver = driver
         self._manifests = manifests
+        self._breathe = breathe
 
     async def page(
         self, name: RepositoryName, subject: Digest, limit: int, last: str = "", artifact_type: str | None = None
@@ -41,7 +43,7 @@ class Referrers:
         :param artifact_type: only those of this type.
         """
         found: list[Descriptor] = []
-        for digest in await self._digests(name, subject):
+        async for digest in paced(await self._digests(name, subject), self._breathe):
             if digest <= last:
                 continue
             descriptor = await self._descriptor(name, subject, digest)
