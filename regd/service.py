@@ -8,11 +8,12 @@ import os
 import resource
 import sys
 import time
+from contextlib import suppress
 from typing import Any, NoReturn, TextIO
 
 from twisted.application.service import MultiService
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred  # noqa: A004 - it is not Python's, and the one that is raised
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
@@ -22,7 +23,7 @@ from twisted.python.logfile import LogFile
 from twisted.python.usage import Options as UsageOptions
 
 from regd import __version__
-from regd.config import Config, ConfigError, FilesystemStorage, Loaded, default_path, load
+from regd.config import Config, ConfigError, FilesystemStorage, Loaded, TCPAddress, UnixAddress, default_path, load
 from regd.manifest import Platform
 from regd.registry.core import Registry
 from regd.registry.rules import ManifestRules
@@ -139,19 +140,23 @@ class RegistryService(MultiService):
         self._raise_file_limit()
         try:
             self._driver.start()
-            self._ports.append(listen(reactor, self.config.http.addr, self._site))
-            if self.config.http.debug.addr is not None:
-                self._ports.append(listen(reactor, self.config.http.debug.addr, self._debug_site))
         except StorageError as error:
             self._give_up(f"{error}")
-        except CannotListenError as error:
-            self._give_up(f"http.addr: cannot listen on {error.interface}:{error.port}: {error.socketError}; is something else there?")
+        self._listen("http.addr", self.config.http.addr, self._site)
+        if self.config.http.debug.addr is not None:
+            self._listen("http.debug.addr", self.config.http.debug.addr, self._debug_site)
         self._log.info(
             "regd {version} serves {url} from {storage}",
             version=__version__,
             url=url_of(self._ports[0], self.config.http.prefix),
             storage=_storage_text(self.config),
         )
+
+    def _listen(self, key: str, address: TCPAddress | UnixAddress, site: StreamingSite) -> None:
+        try:
+            self._ports.append(listen(reactor, address, site))
+        except CannotListenError as error:
+            self._give_up(f"{key}: cannot listen on {address}: {error.socketError}; is something else there?")
 
     async def _stop(self) -> None:
         for port in self._ports:
@@ -270,10 +275,8 @@ def _breathe() -> Deferred[None]:
 
 async def _within(waiting: Deferred[None], seconds: float) -> None:
     """Wait, but not longer than ``seconds``."""
-    try:
+    with suppress(TimeoutError):
         await waiting.addTimeout(seconds, reactor)
-    except TimeoutError:
-        return
 
 
 def _silent(request: StreamingRequest) -> None:

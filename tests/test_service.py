@@ -1,0 +1,399 @@
+"""Where everything is put together: options, start, stop, and what of the configuration reaches which room."""
+
+# Much of Twisted's Options and factories, which ours inherit from, has no types.
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import resource
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from twisted.application.service import Application, MultiService
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.logger import ILogObserver
+from twisted.python.log import ILogObserver as ILegacyObserver
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.resource import IResource
+
+from regd import __version__, service
+from regd.config import Loaded, load
+from regd.manifest import Platform
+from regd.service import CannotStart, Options, RegistryService, make_driver, makeService, manifest_rules
+from regd.storage.driver import StorageError
+from regd.storage.filesystem import FilesystemDriver
+from regd.storage.memory import MemoryDriver
+from regd.telemetry.logs import LineObserver
+from tests.web.support import MINIMAL, ApiCase, failing
+from tests.web.wire import Client, request_bytes
+
+
+def directory(case: SynchronousTestCase) -> Path:
+    made = tempfile.TemporaryDirectory()
+    case.addCleanup(made.cleanup)
+    return Path(made.name)
+
+
+def host_of(port: IListeningPort) -> IPv4Address:
+    host = port.getHost()
+    assert isinstance(host, IPv4Address)
+    return host
+
+
+def loaded(case: SynchronousTestCase, text: str = MINIMAL) -> Loaded:
+    path = directory(case) / "config.yml"
+    path.write_text(text, encoding="utf-8")
+    return load(str(path), {})
+
+
+class OptionsTests(SynchronousTestCase):
+    def parse(self, *arguments: str, **environ: str) -> tuple[Options, str, int | str | None]:
+        """The options, what was printed, and the exit status, if it ended there."""
+        options, printed, status = Options(), io.StringIO(), None
+        with patch.dict(os.environ, environ), contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
+            try:
+                options.parseOptions(list(arguments))
+            except SystemExit as end:
+                status = end.code
+        return options, printed.getvalue(), status
+
+    def test_config(self) -> None:
+        path = directory(self) / "config.yml"
+        path.write_text(MINIMAL, encoding="utf-8")
+        for arguments, environ in (
+            (("--config", str(path)), {}),
+            (("-c", str(path)), {"REGISTRY_CONFIGURATION_PATH": "/nowhere"}),
+            ((), {"REGISTRY_CONFIGURATION_PATH": str(path)}),
+        ):
+            options, printed, status = self.parse(*arguments, **environ)
+            self.assertEqual((options.loaded.path, printed, status), (str(path), "", None))
+
+    def test_mistakes_are_one_line(self) -> None:
+        bad = directory(self) / "config.yml"
+        bad.write_text(MINIMAL + "http: {addr: nonsense}\n", encoding="utf-8")
+        for path in (str(bad), str(bad) + ".none", str(bad.parent)):
+            _, printed, status = self.parse("--config", path)
+            self.assertEqual(status, 1)
+            self.assertTrue(printed.startswith("regd: "), printed)
+            self.assertEqual(printed.count("\n"), 1, printed)
+
+    def test_version(self) -> None:
+        self.assertEqual(self.parse("--version")[1:], (f"regd {__version__}\n", 0))
+
+    def test_environment(self) -> None:
+        path = directory(self) / "config.yml"
+        path.write_text(MINIMAL, encoding="utf-8")
+        options, _, _ = self.parse("--config", str(path), REGISTRY_HTTP_ADDR="127.0.0.1:1234")
+        self.assertEqual(options.loaded.config.http.addr.port, 1234)  # type: ignore[union-attr]  # it is no Unix socket
+
+
+class PartsTests(SynchronousTestCase):
+    """What is made of the configuration."""
+
+    def test_drivers(self) -> None:
+        root = directory(self)
+        text = "version: 0.1\nstorage: {filesystem: {rootdirectory: %s}%s}\n"
+        self.assertIsInstance(make_driver(loaded(self).config), MemoryDriver)
+        driver = make_driver(loaded(self, text % (root / "here", "")).config)
+        self.assertIsInstance(driver, FilesystemDriver)
+        driver.start()
+        driver.stop()
+        self.assertTrue((root / "here").is_dir())
+
+    def test_a_read_only_registry_makes_nothing(self) -> None:
+        root = directory(self)
+        text = f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}/new}}, maintenance: {{readonly: {{enabled: true}}}}}}\n"
+        with contextlib.suppress(StorageError):
+            make_driver(loaded(self, text).config).start()
+        self.assertFalse((root / "new").exists())
+
+    def test_rules(self) -> None:
+        def rules(text: str) -> Any:
+            return manifest_rules(loaded(self, MINIMAL + text).config)
+
+        url, amd64 = "https://example.com/x", Platform("linux", "amd64")
+        self.assertEqual((rules("").url_permitted(url), rules("").platforms), (False, None))
+        disabled = rules("validation: {disabled: true}\n")
+        self.assertEqual((disabled.url_permitted(url), disabled.platforms), (True, None))
+        urls = rules("validation: {manifests: {urls: {allow: ['^https://example\\.com/']}}}\n")
+        self.assertEqual((urls.url_permitted(url), urls.url_permitted("https://other/")), (True, False))
+        for platforms, expected in (
+            ("platforms: all", None),
+            ("platforms: none", frozenset()),
+            ("platforms: list, platformlist: [{os: linux, architecture: amd64}]", frozenset({amd64})),
+        ):
+            self.assertEqual(rules(f"validation: {{manifests: {{indexes: {{{platforms}}}}}}}\n").platforms, expected)
+
+    def test_the_log_is_ours(self) -> None:
+        """``twistd`` asks the application for it."""
+        application: Any = Application("test")
+        stream = io.StringIO()
+        made = RegistryService(loaded(self, MINIMAL + "log: {formatter: json, fields: {service: registry}}\n"), stream, stream)
+        made.setServiceParent(application)
+        observer = application.getComponent(ILogObserver)
+        self.assertIsInstance(observer, LineObserver)
+        observer({"log_format": "hello", "log_time": 0.0, "log_namespace": "regd.x"})
+        line = json.loads(stream.getvalue())
+        self.assertEqual((line["msg"], line["service"]), ("hello", "registry"))
+
+    def test_the_log_is_twistds(self) -> None:
+        application: Any = Application("test")
+        RegistryService(loaded(self), None, io.StringIO()).setServiceParent(application)
+        self.assertIsNone(application.getComponent(ILogObserver))
+        self.assertIsNone(application.getComponent(ILegacyObserver))
+
+    def test_streams(self) -> None:
+        import sys  # noqa: PLC0415 - what it holds now, pytest's own
+
+        path = str(directory(self) / "log")
+        for twistd, streams in (
+            (None, (sys.stderr, sys.stdout)),
+            ({"nodaemon": True}, (sys.stderr, sys.stdout)),
+            ({"logfile": "-"}, (sys.stderr, sys.stdout)),
+            ({"syslog": True}, (None, sys.stdout)),
+            ({"logger": "x.y"}, (None, sys.stdout)),
+        ):
+            options: Any = Options()
+            options.parent = twistd
+            self.assertEqual(service._streams(options), streams)
+        options.parent = {"logfile": path, "nodaemon": False}
+        log, access = service._streams(options)
+        assert log is not None
+        self.assertIs(log, access)
+        log.write("é\n")
+        log.close()
+        self.assertEqual(Path(path).read_text(encoding="utf-8"), "é\n")
+
+    def test_make_service(self) -> None:
+        options = Options()
+        options.loaded = loaded(self)
+        self.assertIsInstance(makeService(options), RegistryService)
+
+    def test_the_access_log_can_be_switched_off(self) -> None:
+        for text, lines in (("", 1), ("log: {accesslog: {disabled: true}}\n", 0)):
+            case = ApiCase("ask")
+            case.setUp()
+            case.build(MINIMAL + text)
+            case.ask("GET", "/v2/")
+            self.assertEqual(case.access.getvalue().count("\n"), lines)
+            case.doCleanups()
+
+
+class DebugTests(ApiCase):
+    def operator(self) -> Client:
+        return Client(self.service._debug_site, self.clock)
+
+    def test_health(self) -> None:
+        def fault() -> StorageError:
+            return StorageError("the disk is on fire")
+
+        driver: Any = failing(fault, "check")
+        self.build(MINIMAL, driver)
+        answer = self.operator().ask("GET", "/debug/health")
+        self.assertEqual((answer.status, json.loads(answer.body)), (200, {}))
+        driver.broken = True
+        answer = self.operator().ask("GET", "/debug/health")
+        self.assertEqual((answer.status, json.loads(answer.body)), (503, {"storagedriver_inmemory": "the disk is on fire"}))
+        self.assertEqual(self.operator().ask("HEAD", "/debug/health").status, 503)
+
+    def test_variables(self) -> None:
+        self.client()
+        found = json.loads(self.operator().ask("GET", "/debug/vars").body)
+        self.assertEqual((found["version"], found["pid"], found["open_connections"]), (__version__, os.getpid(), 1))
+        self.assertGreater(found["peak_memory_bytes"], 1_000_000)
+
+    def test_nothing_else(self) -> None:
+        for method, target, status, code in (
+            ("GET", "/", 404, "NOT_FOUND"),
+            ("GET", "/v2/", 404, "NOT_FOUND"),
+            ("POST", "/debug/health", 405, "UNSUPPORTED"),
+            ("GET", "/debug/%ff", 400, "BAD_REQUEST"),
+        ):
+            answer = self.operator().ask(method, target)
+            self.check(answer, method)
+            self.refused(answer, status, code)
+
+    def test_it_is_not_in_the_access_log(self) -> None:
+        self.operator().ask("GET", "/debug/health")
+        self.assertEqual(self.access.getvalue(), "")
+
+
+class StopTests(ApiCase):
+    """Stopping with a clock: the driver is stopped last, whatever clients do."""
+
+    config = MINIMAL + "http: {draintimeout: 30s}\n"
+
+    def build(self, config: str, driver: Any = None) -> None:
+        super().build(config, driver)
+        self.stops: list[float] = []
+        self.patch(self.driver, "stop", lambda: self.stops.append(self.clock.seconds()))
+
+    def stop(self, client: Client) -> Deferred[None]:
+        done: Deferred[None] = self.service.stopService()
+        client.settle()
+        return done
+
+    def test_idle_connections(self) -> None:
+        client = self.client()
+        self.successResultOf(self.stop(client))
+        self.assertEqual((self.stops, client.wire.lost), ([0], True))
+
+    def uploading(self) -> tuple[Client, str]:
+        upload = self.begin("a")
+        client = self.client()
+        client.send(request_bytes("PATCH", upload, [("Content-Length", "2")]) + b"x")
+        return client, upload
+
+    def test_an_upload_that_ends_in_time(self) -> None:
+        client, _ = self.uploading()
+        done = self.stop(client)
+        self.clock.advance(29)
+        self.assertNoResult(done)
+        client.send(b"y")
+        self.assertEqual(client.statuses, [202])
+        self.successResultOf(done)
+        self.assertEqual(self.stops, [29])
+
+    def test_an_upload_that_does_not(self) -> None:
+        client, upload = self.uploading()
+        done = self.stop(client)
+        self.clock.advance(30)
+        client.settle()
+        self.successResultOf(done)
+        self.assertTrue(client.wire.aborted)
+        self.assertEqual(self.stops, [30])
+        # What had arrived is stored.
+        self.assertEqual(self.ask("GET", upload)["Range"], "0-0")
+
+    def test_without_a_drain_timeout(self) -> None:
+        self.build(MINIMAL)
+        client, _ = self.uploading()
+        self.successResultOf(self.stop(client))
+        self.assertEqual((client.wire.aborted, self.stops), (True, [0]))
+
+
+class ListeningTests(TestCase):
+    """On real sockets, with the real reactor."""
+
+    def setUp(self) -> None:
+        self.root = directory(self)
+        self.stream = io.StringIO()
+        self.access = io.StringIO()
+
+    def make(self, http: str, storage: str = "inmemory: {}") -> RegistryService:
+        text = f"version: 0.1\nstorage: {{{storage}}}\nhttp: {{{http}}}\n"
+        made = RegistryService(loaded(self, text), self.stream, self.access)
+        parent = MultiService()
+        made.setServiceParent(parent)
+        return made
+
+    def start(self, http: str, storage: str = "inmemory: {}") -> RegistryService:
+        made = self.make(http, storage)
+        made.startService()
+        self.addCleanup(made.stopService)
+        return made
+
+    def fails(self, http: str, storage: str = "inmemory: {}") -> str:
+        """
+        :return: The reason in the log.
+        """
+        made = self.make(http, storage)
+        with patch.object(made, "_log") as log:
+            error = self.assertRaises(CannotStart, made.startService)
+        self.addCleanup(made.stopService)
+        # Twisted starts the factory of a Unix socket before it binds.
+        for site in (made._site, made._debug_site):
+            while site.numPorts:
+                site.doStop()
+        self.assertEqual(error.code, 1)
+        reason = str(log.error.call_args.kwargs["reason"])
+        self.assertNotIn("\n", reason)
+        return reason
+
+    async def get(self, family: int, address: Any, path: str) -> bytes:
+        def ask() -> bytes:
+            with socket.socket(family) as client:
+                client.settimeout(10)
+                client.connect(address)
+                client.sendall(b"GET %s HTTP/1.0\r\n\r\n" % path.encode())
+                return b"".join(iter(lambda: client.recv(65536), b""))
+
+        return await deferToThread(ask)
+
+    async def test_serves(self) -> None:
+        made = self.start("addr: '127.0.0.1:0', debug: {addr: '127.0.0.1:0'}", f"filesystem: {{rootdirectory: {self.root}}}")
+        ports = [host.port for host in map(host_of, made._ports)]
+        for port, path in zip(ports, ("/v2/", "/debug/health"), strict=True):
+            answer = await self.get(socket.AF_INET, ("127.0.0.1", port), path)
+            self.assertTrue(answer.startswith(b"HTTP/1.0 200 OK\r\n"), answer)
+        self.assertEqual(self.access.getvalue().count("\n"), 1)
+
+    async def test_unix_socket(self) -> None:
+        path = self.root / "socket"
+        made = self.start(f"net: unix, addr: {path}")
+        answer = await self.get(socket.AF_UNIX, str(path), "/v2/")
+        self.assertTrue(answer.startswith(b"HTTP/1.0 200 OK\r\n"), answer)
+        await made.stopService()
+        self.assertFalse(path.exists())
+
+    def test_an_address_that_is_taken(self) -> None:
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = other.getsockname()[1]
+            reason = self.fails(f"addr: '127.0.0.1:{port}'")
+            self.assertIn("http.addr", reason)
+            self.assertIn(f"127.0.0.1:{port}", reason)
+            debug = self.fails(f"addr: '127.0.0.1:0', debug: {{addr: '127.0.0.1:{port}'}}")
+            self.assertIn("http.debug.addr", debug)
+            self.assertIn(f"127.0.0.1:{port}", debug)
+
+    def test_a_unix_socket_that_is_taken(self) -> None:
+        path = self.root / "socket"
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+            other.listen()
+            reason = self.fails(f"net: unix, addr: {path}")
+        self.assertIn(f"cannot listen on {path}: ", reason)
+        self.assertIn("http.addr", reason)
+
+    def test_an_unknown_host(self) -> None:
+        self.assertIn("no-such-host.invalid:5000", self.fails("addr: 'no-such-host.invalid:5000'"))
+
+    def test_storage_that_cannot_be_used(self) -> None:
+        (self.root / "file").write_text("x", encoding="ascii")
+        reason = self.fails("addr: '127.0.0.1:0'", f"filesystem: {{rootdirectory: {self.root}/file}}")
+        self.assertIn(f"{self.root}/file", reason)
+
+    def test_files(self) -> None:
+        """As many files may be open as the system allows; few of them are worth a warning."""
+        made = self.make("addr: '127.0.0.1:0'")
+        with patch.object(resource, "getrlimit", return_value=(100, 1000)), patch.object(resource, "setrlimit") as set_limit:
+            with patch.object(made, "_log") as log:
+                made._raise_file_limit()
+            set_limit.assert_called_once_with(resource.RLIMIT_NOFILE, (1000, 1000))
+            log.warn.assert_called_once()
+        with patch.object(resource, "getrlimit", return_value=(65536, 65536)), patch.object(resource, "setrlimit") as set_limit:
+            with patch.object(made, "_log") as log:
+                made._raise_file_limit()
+            set_limit.assert_not_called()
+            log.warn.assert_not_called()
+
+    async def test_breathe(self) -> None:
+        await service._breathe()
+        await deferLater(reactor, 0)
+
+    def test_resources(self) -> None:
+        self.assertTrue(IResource.providedBy(self.make("addr: '127.0.0.1:0'")._site.resource))
