@@ -11,8 +11,13 @@ from twisted.web.http import Request
 
 __all__ = ["AccessLog", "combined"]
 
-#: Control characters, quotes and backslashes, which could end a field or forge a line.
-_ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127)} | {ord('"'): '\\"', ord("\\"): "\\\\"}
+#: Control characters, quotes and backslashes, which could end a field, forge a line or steer a terminal.
+_ESCAPES: Final = {
+    **{code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))},
+    **{code: f"\\u{code:04x}" for code in (0x2028, 0x2029)},
+    ord('"'): '\\"',
+    ord("\\"): "\\\\",
+}
 
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 

@@ -30,25 +30,40 @@ _NAMES: Final = {
 #: What logfmt may hold without quotes.
 _PLAIN = re.compile(r"[A-Za-z0-9._/@^+:-]+")
 
+#: What JSON leaves as it is, and what yet ends a line for some readers, steers a terminal, or is no character at all.
+_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
 #: Time (RFC 3339), level, message, further fields, to a line without its end.
 Formatter = Callable[[str, str, str, Mapping[str, str]], str]
 
 
 def _text(time: str, level: str, message: str, fields: Mapping[str, str]) -> str:
-    pairs = {"time": time, "level": level, "msg": message, **fields}
-    return " ".join(f"{name}={_quoted(value, always=name in {'time', 'msg'})}" for name, value in pairs.items())
+    pairs = _apart({"time": time, "level": level, "msg": message}, fields)
+    return " ".join(
+        f"{_quoted(name, always=False)}={_quoted(value, always=name in {'time', 'msg'})}" for name, value in pairs.items()
+    )
 
 
 def _json(time: str, level: str, message: str, fields: Mapping[str, str]) -> str:
-    return json.dumps({**fields, "level": level, "msg": message, "time": time}, ensure_ascii=False)
+    return _dumps(_apart({"level": level, "msg": message, "time": time}, fields))
 
 
 def _logstash(time: str, level: str, message: str, fields: Mapping[str, str]) -> str:
-    return json.dumps({**fields, "@timestamp": time, "@version": "1", "level": level, "message": message}, ensure_ascii=False)
+    return _dumps(_apart({"@timestamp": time, "@version": "1", "level": level, "message": message}, fields))
+
+
+def _apart(ours: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, str]:
+    """Ours, and the further fields, those that are called as one of ours with ``fields.`` before their names, as ``registry:2`` has it."""
+    return {**ours, **{f"fields.{name}" if name in ours else name: value for name, value in fields.items()}}
+
+
+def _dumps(value: object) -> str:
+    """JSON on one line, safe to show. Nothing of its own structure is unsafe, so what is replaced is in strings."""
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def _quoted(value: str, *, always: bool) -> str:
-    return value if not always and _PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False)
+    return value if not always and _PLAIN.fullmatch(value) else _dumps(value)
 
 
 #: ``log.formatter`` by its name in the configuration.

@@ -1,0 +1,97 @@
+"""The access log: Apache's combined format, one line for each request, and nothing in it that could forge another."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http import Request
+from twisted.web.http_headers import Headers
+
+from regd.telemetry.access import AccessLog, combined
+
+WHEN = 1795428000.9
+LINE = re.compile(r'\S+ - - \[[^]]+\] "((?:[^"\\]|\\.)*)" \d{3} \d+ "((?:[^"\\]|\\.)*)" "((?:[^"\\]|\\.)*)"')
+
+
+class Logged:
+    """What of a request is logged."""
+
+    method, uri, clientproto = b"GET", b"/v2/", b"HTTP/1.1"
+    code, sentLength = 200, 2
+
+    def __init__(self, peer: IAddress | None = None, **headers: bytes) -> None:
+        self._peer = peer or IPv4Address("TCP", "192.0.2.7", 1)
+        self.requestHeaders = Headers()
+        for name, value in headers.items():
+            self.requestHeaders.addRawHeader(name.replace("_", "-").encode(), value)
+
+    def getClientAddress(self) -> IAddress:
+        return self._peer
+
+
+def line(logged: Logged) -> str:
+    return combined(cast("Request", logged), WHEN)
+
+
+class CombinedTests(SynchronousTestCase):
+    def test_line(self) -> None:
+        self.assertEqual(line(Logged()), '192.0.2.7 - - [23/Nov/2026:10:00:00 +0000] "GET /v2/ HTTP/1.1" 200 2 "-" "-"')
+        self.assertTrue(line(Logged(referer=b"there", user_agent=b"docker/28")).endswith(' "there" "docker/28"'))
+
+    def test_peers(self) -> None:
+        for peer, text in (
+            (IPv4Address("TCP", "127.0.0.1", 1), "127.0.0.1"),
+            (IPv6Address("TCP", "::1", 1), "::1"),
+            (IPv6Address("TCP", "::ffff:192.0.2.1", 1), "192.0.2.1"),
+            (UNIXAddress(b"/run/x"), "-"),
+            (UNIXAddress(None), "-"),
+        ):
+            self.assertTrue(line(Logged(peer)).startswith(f"{text} - - ["))
+
+    def test_escapes(self) -> None:
+        for raw, text in (
+            (b'"', '\\"'),
+            (b"\\", "\\\\"),
+            (b"a\tb", "a\\x09b"),
+            (b"\x1b[31m", "\\x1b[31m"),
+            (b"\x7f", "\\x7f"),
+            ("é".encode(), "é"),
+            (b"\xff", "\\\\xff"),
+            ("\x85\x9b\u2028".encode(), "\\x85\\x9b\\u2028"),
+        ):
+            self.assertTrue(line(Logged(user_agent=raw)).endswith(f' "{text}"'), line(Logged(user_agent=raw)))
+
+    @given(st.binary(), st.binary(), st.binary())
+    def test_any_bytes(self, uri: bytes, referer: bytes, agent: bytes) -> None:
+        logged = Logged(referer=referer.translate(None, b"\r\n\x00"), user_agent=agent.translate(None, b"\r\n\x00"))
+        logged.uri = uri
+        found = line(logged)
+        self.assertIsNotNone(LINE.fullmatch(found), found)
+        self.assertEqual(len(found.splitlines()), 1)
+        found.encode("utf-8")
+
+
+class AccessLogTests(SynchronousTestCase):
+    def test_each_line_is_flushed(self) -> None:
+        flushed = []
+
+        class Stream(io.StringIO):
+            def flush(self) -> None:
+                flushed.append(self.getvalue())
+
+        log = AccessLog(Stream(), lambda: WHEN)
+        log(cast("Request", Logged()))
+        log(cast("Request", Logged()))
+        self.assertEqual([text.count("\n") for text in flushed], [1, 2])
+
+    def test_a_stream_that_fails(self) -> None:
+        closed: Any = io.StringIO()
+        closed.close()
+        AccessLog(closed)(cast("Request", Logged()))
