@@ -92,12 +92,16 @@ def _interface(host: str) -> str:
 
 def _resolved(host: str) -> str:
     """
+    The address of a name; the IPv4 one where it has both, as Go has it.
+
     :raises CannotListenError: when nobody knows the name.
     """
     try:
-        return socket.gethostbyname(host)
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
         raise CannotListenError(host, 0, error) from None
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    return str(found[0][4][0])
 
 
 def _is_address(host: str) -> bool:
