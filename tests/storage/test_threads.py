@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+import operator
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor
@@ -72,7 +71,7 @@ class PoolThreadsTest(TestCase):
 
     async def test_much_work_at_once(self) -> None:
         threads = self.make(4)
-        done = await gatherResults([threads.run(lambda number=number: number * 2) for number in range(2000)])
+        done = await gatherResults([threads.run(operator.mul, number, 2) for number in range(2000)])
         self.assertEqual(done, [number * 2 for number in range(2000)])
 
     def test_the_end_waits_for_what_runs_and_for_what_waits(self) -> None:
