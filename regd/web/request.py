@@ -2,8 +2,9 @@
 Requests that are handled when their headers are in, and the channel and site that make them.
 
 ``twisted.web`` has no public way to see a request before its body (26.10 included), so this leans on names of ``HTTPChannel`` that are
-not public: ``_command``, ``_path``, ``_version``, ``_send100Continue``, ``_respondToBadRequestAndDisconnect``, and ``_disconnected`` of
-``Request``. ``tests/web/test_twisted_private.py`` pins them and says what each is needed for.
+not public: ``_command``, ``_path``, ``_version``, ``_send100Continue``, ``_respondToBadRequestAndDisconnect``,
+``_maybeChooseTransferDecoder``, ``_transferDecoder``, ``_finishRequestBody``, and ``_disconnected`` of ``Request``.
+``tests/web/test_twisted_private.py`` pins them and says what each is needed for.
 
 How a request runs, beside the stock order::
 
@@ -31,12 +32,13 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
+from twisted.web.http import HTTPChannel, _ChunkedTransferDecoder
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from regd.errors import BadRequest, RegistryError, Unknown
 from regd.web.body import RequestBody
+from regd.web.chunked import ChunkedDecoder
 
 __all__ = ["DRAIN_LIMIT", "StreamingChannel", "StreamingRequest", "StreamingSite"]
 
@@ -242,6 +244,13 @@ class StreamingChannel(HTTPChannel):
                 self._respondToBadRequestAndDisconnect()
         if not self._refused:
             super().dataReceived(data)
+
+    def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:  # noqa: N802 - Twisted's name
+        """A header field may say how the body is coded."""
+        going_on = bool(super()._maybeChooseTransferDecoder(header, data))
+        if going_on and type(self._transferDecoder) is _ChunkedTransferDecoder:
+            self._transferDecoder = ChunkedDecoder(self.requests[-1].handleContentChunk, self._finishRequestBody)
+        return going_on
 
     def allHeadersReceived(self) -> None:  # noqa: N802 - Twisted's name
         """Hand the request over now, where there is a body to wait for."""
