@@ -77,7 +77,7 @@ class Response:
 
 def json_response(status: int, document: object, headers: Mapping[str, str] = _NO_HEADERS) -> Response:
     """An answer in JSON, ending in a newline, as those of ``registry:2`` do."""
-    body = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    body = json.dumps(document, separators=(",", ":")).encode("ascii") + b"\n"
     return Response(status, {"Content-Type": "application/json", **headers}, body)
 
 
@@ -98,53 +98,72 @@ async def send(request: StreamingRequest, response: Response) -> None:
             request.responseHeaders.setRawHeaders(name, (value,) if isinstance(value, str) else value)
         if response.status not in _NO_LENGTH:
             request.setHeader("Content-Length", str(response.length))
+        complete = True
         if isinstance(response.body, ContentBody) and request.method != b"HEAD":
-            await _send_content(request, response.body)
+            complete = await _send_content(request, response.body)
         else:
             request.write(response.body if isinstance(response.body, bytes) else b"")
-        if not request.client_gone:
+        if complete and not request.client_gone:
             request.finish()
     finally:
         response.close()
 
 
-async def _send_content(request: StreamingRequest, body: ContentBody) -> None:
+async def _send_content(request: StreamingRequest, body: ContentBody) -> bool:
+    """Whether all of it was sent; where not, the connection is lost, or about to be."""
     for text, part in body.parts:
         if part.length <= _SMALL:
-            request.write(text + await body.content.read(part.start, part.length))
-            continue
-        request.write(text)
-        await _send_range(request, body.content, part)
-        if request.client_gone:
-            return
+            data = await body.content.read(part.start, part.length)
+            if request.client_gone or len(data) < part.length:
+                return _cut_short(request)
+            request.write(text + data)
+        else:
+            request.write(text)
+            if not await _send_range(request, body.content, part):
+                return False
     if body.tail:
         request.write(body.tail)
+    return True
 
 
-async def _send_range(request: StreamingRequest, content: Content, part: ByteRange) -> None:
+async def _send_range(request: StreamingRequest, content: Content, part: ByteRange) -> bool:
     fd = content.fileno()
     sending = None if fd is None else send_file(request.channel.transport, fd, part.start, part.length)
-    if sending is not None:
-        try:
-            await sending
-        except Exception:  # noqa: BLE001 - however the connection was lost, there is nobody to tell but the access log
-            return
-        request.sentLength += part.length
-        return
+    if sending is None:
+        return await _copy_range(request, content, part)
+    try:
+        await sending
+    except Exception:  # noqa: BLE001 - however the connection was lost, there is nobody to tell but the access log
+        return False
+    request.sentLength += part.length
+    return True
+
+
+async def _copy_range(request: StreamingRequest, content: Content, part: ByteRange) -> bool:
+    """As :func:`_send_range`, by way of this process."""
     pacer = _Pacer()
     request.registerProducer(pacer, True)
     try:
         offset, left = part.start, part.length
-        while left and await pacer.ready():
+        while left:
+            if not await pacer.ready():
+                return False
             data = await content.read(offset, min(left, _CHUNK))
-            if not data:
-                # Shorter than it was: the client must notice, so the connection ends before the promised length.
-                request.channel.transport.abortConnection()
-                return
+            if request.client_gone or not data:
+                return _cut_short(request)
             request.write(data)
             offset, left = offset + len(data), left - len(data)
+        return True
     finally:
-        request.unregisterProducer()
+        if not request.client_gone:
+            request.unregisterProducer()
+
+
+def _cut_short(request: StreamingRequest) -> bool:
+    """A file is shorter than it was: end the connection before the promised length, so that the client notices."""
+    if not request.client_gone:
+        request.channel.transport.abortConnection()
+    return False
 
 
 @implementer(IPushProducer)
