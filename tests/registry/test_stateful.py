@@ -1,4 +1,4 @@
-"""A registry against a model of dictionaries: whatever is done in whatever order, what the model holds is there to the byte, and no more."""
+"""A registry against a model of dictionaries: after whatever is done in whatever order, what the model holds is there, and no more."""
 
 from __future__ import annotations
 
