@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.internet.interfaces import IAddress
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from regd import service
@@ -22,7 +22,7 @@ from regd.storage.driver import Driver
 from regd.storage.memory import MemoryDriver
 from tests.web.wire import READ, Answer, Client
 
-__all__ = ["ApiCase", "Row", "descriptor", "digest_of", "failing", "index", "path_of"]
+__all__ = ["ApiCase", "Row", "descriptor", "digest_of", "failing", "index", "late", "path_of"]
 
 MINIMAL = "version: 0.1\nstorage: {inmemory: {}, delete: {enabled: true}}\n"
 
@@ -186,6 +186,26 @@ def descriptor(content: bytes, media_type: str, **fields: object) -> dict[str, o
 
 def index(*children: dict[str, object], **fields: object) -> bytes:
     return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(children), **fields}).encode()
+
+
+def late(clock: Clock) -> MemoryDriver:
+    """A driver in memory that answers in a later turn of the event loop, as one does that works in threads."""
+
+    class Late(MemoryDriver):
+        pass
+
+    def delay(name: str) -> Any:
+        real = getattr(MemoryDriver, name)
+
+        async def call(self: Any, *arguments: Any, **options: Any) -> Any:
+            await deferLater(clock, 0)
+            return await real(self, *arguments, **options)
+
+        return call
+
+    for method in ("stat", "read", "open", "hash", "names", "exists", "write", "append", "delete"):
+        setattr(Late, method, delay(method))
+    return Late()
 
 
 def failing(error: Callable[[], Exception], *methods: str) -> MemoryDriver:

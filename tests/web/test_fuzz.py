@@ -6,8 +6,9 @@ import json
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 
-from tests.web.support import OCTETS, ApiCase
+from tests.web.support import MINIMAL, OCTETS, ApiCase, digest_of, late
 from tests.web.wire import chunked, request_bytes
 
 #: What may stand in a path without ending the request line.
@@ -31,6 +32,66 @@ HEADER_VALUES = st.one_of(
     st.sampled_from([b"bytes 0-4/5", b"bytes=" + b"9" * 25 + b"-"]),
     st.binary(max_size=20).map(lambda raw: raw.translate(None, b"\r\n\x00")),
 )
+
+
+#: Requests that a registry can answer one by one: method, path, body, whether it is chunked, whether the client asks before it sends it.
+PIPELINED = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                ("GET", "/v2/"),
+                ("GET", "/v2/a/manifests/latest"),
+                ("HEAD", "/v2/a/manifests/latest"),
+                ("GET", f"/v2/a/blobs/{digest_of(b'layer')}"),
+                ("GET", "/v2/a/tags/list"),
+                ("GET", "/nowhere"),
+                ("PUT", "/v2/a/manifests/bad"),
+                ("POST", "/v2/a/blobs/uploads/"),
+                ("POST", f"/v2/a/blobs/uploads/?digest={digest_of(b'x' * 100)}"),
+                ("PATCH", "/v2/a/blobs/uploads/none"),
+                ("PATCH", "UPLOAD"),
+                ("DELETE", "/v2/a/manifests/none"),
+            ]
+        ),
+        st.sampled_from([None, b"", b"x", b"x" * 100, b"x" * 70_000]),
+        st.booleans(),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+class PipelineTests(ApiCase):
+    @settings(max_examples=150)
+    @given(PIPELINED, st.sampled_from([1, 7, 100, 5000, 65536]), st.booleans())
+    def test_as_one_by_one(
+        self, wanted: list[tuple[tuple[str, str], bytes | None, bool, bool]], size: int, slow_storage: bool
+    ) -> None:
+        """However requests are cut into pieces and however late the storage is, each gets the answer that it gets by itself."""
+        self.clock = Clock()
+        self.build(MINIMAL, late(self.clock) if slow_storage else None)
+        self.push_image("a", "latest")
+        upload = self.begin("a")
+        client, data = self.client(), b""
+        expected: list[int] = []
+        for (method, target), content, is_chunked, asks in wanted:
+            headers, body = [OCTETS], content
+            if content is not None and is_chunked:
+                headers.append(("Transfer-Encoding", "chunked"))
+                body = chunked(content[:30], content[30:])
+            if body and asks:
+                headers.append(("Expect", "100-continue"))
+            expected.append(self.ask(method, target.replace("UPLOAD", self.begin("a")), headers, body).status)
+            client.asked.append(method)
+            data += request_bytes(method, target.replace("UPLOAD", upload), headers, body)
+        client.send(data, max(size, len(data) // 2000))
+        statuses = [status for status in client.statuses if status != 100]
+        if len(statuses) < len(expected):
+            # An answer before the end of a body of unknown length, or that the client may not send at all, ends the connection.
+            self.assertEqual(client.answers[-1].get("Connection"), "close")
+        self.assertEqual(statuses, expected[: len(statuses)])
+        self.assertEqual(client.unread, b"")
 
 
 class FuzzTests(ApiCase):
