@@ -226,3 +226,8 @@ class ReferrersTests(ListCase):
         pages = self.walk(f"/v2/a/referrers/{self.subject}?artifactType=x/y", "manifests")
         self.assertEqual([len(page) for page in pages], [2, 2, 1])
         self.assertEqual({entry["digest"] for entry in [*chain(*pages)]}, {entry["digest"] for entry in entries})
+
+    def test_texts_that_are_no_unicode(self) -> None:
+        """JSON can say half of a surrogate pair, and so can a manifest; a listing repeats it."""
+        entry = self.refer(b"1", annotations={"k": "\ud800"})
+        self.assertEqual(self.referrers(), [entry])
