@@ -334,6 +334,10 @@ class StreamingChannel(HTTPChannel):
         if self._refused:
             return
         self._refused = True
+        if self.requests and self.requests[0].startedWriting:
+            # The body of a request that is being answered: a second answer would come out in the midst of the first.
+            self.loseConnection()
+            return
         body = _envelope(BadRequest())
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nDocker-Distribution-Api-Version: registry/2.0\r\n"

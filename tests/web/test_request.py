@@ -325,6 +325,21 @@ class EarlyAnswerTests(SiteCase):
         self.assertEqual((client.statuses, client.unread), ([404], b""))
         self.assertTrue(client.wire.lost)
 
+    def test_a_rest_that_is_no_body_does_not_get_into_the_answer(self) -> None:
+        """What is written now would come out in the middle of a file that the kernel sends."""
+
+        def begin(request: StreamingRequest) -> None:
+            request.setHeader("Content-Length", "10")
+            request.write(b"12345")
+
+        self.resource.on_request = begin
+        client = self.client()
+        client.send(request_bytes("GET", "/x", [("Transfer-Encoding", "chunked")]))
+        client.send(b"nonsense\r\n")
+        self.assertTrue(client.unread.endswith(b"\r\n\r\n12345"), client.unread)
+        self.assertTrue(client.wire.lost)
+        self.assertEqual(self.logged, [(b"/x", 499)])
+
     def test_an_answer_while_the_body_is_read(self) -> None:
         self.resource.on_request = self.take
         client = self.client()
@@ -455,6 +470,12 @@ class BadRequestTests(SiteCase):
                 client.send(data, size)
                 self.bad(client)
         self.assertEqual(self.requests, [])
+
+    def test_tls(self) -> None:
+        """Clients such as docker try TLS first: they are told at once, and do not wait for their time-out."""
+        client = self.client()
+        client.send(b"\x16\x03\x01")
+        self.bad(client)
 
     def test_nothing_is_read_after_it(self) -> None:
         """TLS goes on delivering what had come, on a connection that is being closed."""
