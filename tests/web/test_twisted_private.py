@@ -116,6 +116,33 @@ class ChannelTests(StockCase):
         calls = self.send(b"PUT /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
         self.assertEqual(calls[-1][-1], None)
 
+    def test_how_a_body_is_decoded(self) -> None:
+        """
+        ``_maybeChooseTransferDecoder`` puts a ``_ChunkedTransferDecoder`` into ``_transferDecoder``, which is given to
+        ``dataReceived``, and tells ``_finishRequestBody`` of the end and what came after it. regd puts its own decoder there.
+        """
+        self.channel.requests.append(http.Request(self.channel, False))
+        self.assertIs(self.channel._maybeChooseTransferDecoder(b"Transfer-Encoding", b"chunked"), True)
+        decoder = self.channel._transferDecoder
+        self.assertIs(type(decoder), http._ChunkedTransferDecoder)
+        self.assertEqual(decoder.finishCallback, self.channel._finishRequestBody)
+        got: list[tuple[str, bytes]] = []
+        decoder = http._ChunkedTransferDecoder(lambda data: got.append(("data", data)), lambda rest: got.append(("end", rest)))
+        decoder.dataReceived(b"2\r\nab\r\n0\r\n\r\nrest")
+        self.assertEqual(got, [("data", b"ab"), ("end", b"rest")])
+
+    def test_chunks_that_are_none(self) -> None:
+        """``_MalformedChunkedDataError``: what the channel catches."""
+        decoder = http._ChunkedTransferDecoder(lambda data: None, lambda rest: None)
+        self.assertRaises(http._MalformedChunkedDataError, decoder.dataReceived, b"x\r\n")
+
+    def test_other_fields_choose_no_decoder(self) -> None:
+        """The method is asked for each header field, its name in the form that ``headerReceived`` gives it."""
+        self.channel.requests.append(http.Request(self.channel, False))
+        for name in (b"Host", b"transfer-encoding"):
+            self.assertIs(self.channel._maybeChooseTransferDecoder(name, b"chunked"), True)
+            self.assertIsNone(self.channel._transferDecoder)
+
     def test_the_body_is_given_to_the_last_request(self) -> None:
         """``requests[-1]``: the one that is being received."""
         self.send(b"PUT /x HTTP/1.1\r\nContent-Length: 2\r\n\r\n")
