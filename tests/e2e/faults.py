@@ -92,7 +92,9 @@ class FaultyRegd(Regd):
         """
         if not self.record.exists():
             return []
-        return [Operation(**json.loads(line)) for line in self.record.read_text(encoding="utf-8").splitlines()]
+        # What stands after the last line break is being written.
+        lines = self.record.read_text(encoding="utf-8").split("\n")[:-1]
+        return [Operation(**json.loads(line)) for line in lines]
 
     def forget(self) -> None:
         """Begin the record anew."""

@@ -194,6 +194,17 @@ class DiskErrorTest(E2ETestCase):
         self.fails(lambda: self.client.request("PATCH", location, content[100_000:200_000], **STREAM), "fsync", path=self.data)
         self.assertEqual(self.client.get(location).headers["range"], "0-99999")
 
+    # The note only saves work; that it cannot be kept is no reason to refuse what has been stored.
+    @unittest.expectedFailure
+    def test_a_note_that_cannot_be_kept(self) -> None:
+        content = noise(2 * MIB)
+        location = self.client.begin_upload(self.name)
+        self.server.arm("fail", "mkdir", "create", path=f"{self.name}/_uploads/.*/digests", error=errno.EIO)
+        answer = self.client.request("PATCH", location, content, **STREAM)
+        self.assertTrue(any(operation.outcome == "failed" and "/digests" in operation.path for operation in self.server.operations()))
+        self.assertEqual(answer.status, 202)
+        self.assertEqual(self.client.commit(answer.headers["location"], digest_of(content)).status, 201)
+
     def test_closing(self) -> None:
         blob, upload, link = "/blobs/sha256/{short}(/{encoded})?$", "{name}/_uploads/.*/data$", "{name}/_layers"
         with self.bystander():
