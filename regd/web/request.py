@@ -311,7 +311,9 @@ class StreamingChannel(HTTPChannel):
 
     def timeoutConnection(self) -> None:  # noqa: N802 - Twisted's name
         """Nothing came for too long; unless it is we who did not read."""
-        if self.requests and self._draining is None and self.requests[-1].body.paused:
+        request: StreamingRequest | None = self.requests[-1] if self.requests else None
+        # One whose headers are not complete has no body yet.
+        if request is not None and hasattr(request, "body") and self._draining is None and request.body.paused:
             self.setTimeout(BODY_TIMEOUT)
             return
         super().timeoutConnection()

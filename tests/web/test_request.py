@@ -548,6 +548,21 @@ class TimeoutTests(SiteCase):
         self.advance(client, 1)
         self.assertTrue(client.wire.lost)
 
+    def test_idle_within_a_request(self) -> None:
+        """Also one that has not got so far as to have a body."""
+        for data in (b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nX"):
+            client = self.client()
+            client.send(data)
+            self.advance(client, IDLE_TIMEOUT)
+            self.assertTrue(client.wire.lost)
+
+    def test_idle_after_an_early_answer(self) -> None:
+        self.resource.on_request = answer
+        client = self.client()
+        client.send(request_bytes("PUT", "/x", [("Content-Length", "10")]) + b"x")
+        self.advance(client, BODY_TIMEOUT)
+        self.assertTrue(client.wire.lost)
+
     def test_idle_after_a_request(self) -> None:
         self.resource.on_request = answer
         client = self.client()
