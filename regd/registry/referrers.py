@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from regd.errors import DigestInvalid
+from regd.errors import DigestInvalid, ManifestUnknown
 from regd.manifest import Descriptor
 from regd.names import ALGORITHMS, Digest, RepositoryName, Tag
 from regd.registry.manifests import Manifests
@@ -75,12 +75,13 @@ class Referrers:
 
     async def _descriptor(self, name: RepositoryName, subject: Digest, digest: Digest) -> Descriptor | None:
         """What the listing says of a referrer; ``None`` when the repository does not hold it, or it is about something else."""
-        if await self._manifests.resolve(name, digest) is None:
+        try:
+            stored = await self._manifests.get(name, digest)
+        except ManifestUnknown:
             return None
         manifest = await self._manifests.read(digest)
         if manifest is None or manifest.subject is None or manifest.subject.digest != subject:
             return None
-        stored = await self._manifests.get(name, digest)
         return Descriptor(
             media_type=manifest.media_type,
             digest=digest,

@@ -84,7 +84,8 @@ class MemoryDriver:
                 self._put(path, _File(bytearray(content), self._clock()))
                 continue
             self._put(path, self._file(content))
-            await self.delete(content)
+            if path != content:
+                await self.delete(content)
 
     async def append(self, path: Path, state: HashState | None = None) -> QueuedAppender:
         """See :class:`~regd.storage.driver.Driver`."""

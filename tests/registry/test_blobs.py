@@ -67,7 +67,10 @@ class BlobsSuite(RegistrySuite):
             await self.driver.write((DATA, damaged))
             _, reader = await self.registry.blobs.open(name("a"), DIGEST) if damaged else (None, None)
             count = self.damage.count
+            self.driver.calls.clear()
             await self.push("b", LAYER)
+            # One of another size need not be read to be known as damaged.
+            self.assertEqual((DATA, "sha256") in self.driver.asked("hash"), len(damaged) == len(LAYER))
             self.assertEqual(self.damage.count, count + 1)
             for repository in ("a", "b"):
                 self.assertEqual(await self.blob(repository, DIGEST), LAYER)

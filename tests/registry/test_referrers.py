@@ -7,7 +7,7 @@ import json
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from regd.manifest import OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX, Descriptor
+from regd.manifest import OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX, Descriptor, Manifest
 from regd.names import Digest, Tag
 from regd.registry.core import Registry
 from regd.registry.referrers import fallback_tag
@@ -138,6 +138,20 @@ class ReferrersSuite(RegistrySuite):
         expected = await self.fill(2)
         await self.driver.delete(layout.blob_data(expected[0]))
         self.assertEqual(await self.digests(), expected[1:])
+
+    async def test_one_that_is_deleted_while_the_list_is_made(self) -> None:
+        expected = await self.fill(3)
+        real = self.registry.manifests.read
+
+        async def read(digest: Digest) -> Manifest | None:
+            found = await real(digest)
+            if digest == expected[1] and found is not None:
+                await self.driver.delete(layout.revision(REPOSITORY, digest))
+            return found
+
+        self.patch(self.registry.manifests, "read", read)
+        found = await self.digests()
+        self.assertEqual([each for each in found if each != expected[1]], [expected[0], expected[2]])
 
     # The fallback tag.
 

@@ -233,6 +233,11 @@ class DriverContract(Base):
         await driver.write((OTHER, FILE), (FILE, b"again"))
         self.assertEqual((await self.content(OTHER), await self.content(FILE)), (b"new", b"again"))
 
+    async def test_move_to_where_it_is(self) -> None:
+        await self.driver.write((FILE, b"x"))
+        await self.driver.write((FILE, FILE))
+        self.assertEqual(await self.content(FILE), b"x")
+
     async def test_components_of_255_bytes(self) -> None:
         path = Path("/".join(["c" * 255] * 3) + "/link")
         await self.driver.write((path, b"x"))
