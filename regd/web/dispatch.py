@@ -95,12 +95,22 @@ class Dispatcher:
             except StorageError as error:
                 response = error_response(self._storage_failed(request, error))
             await self._answer(request, response)
+        except StorageError as error:
+            await self._break_off(request, self._storage_failed(request, error))
         except Exception:  # noqa: BLE001 - the last resort: a fault of regd's own must not leave the client waiting
             self._log.failure("{method} {uri} failed", level=LogLevel.error, method=_text(request.method), uri=_text(request.uri))
-            if not request.startedWriting:
-                await self._answer(request, error_response(Unknown()))
-            elif not request.client_gone:
-                request.loseConnection()
+            await self._break_off(request, Unknown())
+
+    async def _break_off(self, request: StreamingRequest, error: RegistryError) -> None:
+        """An answer has failed on its way: say so, or, where part of it has been sent, end the connection before the length promised."""
+        if not request.startedWriting:
+            for name, _ in list(request.responseHeaders.getAllRawHeaders()):
+                # What was said of the content is not so of the error, least of all for how long it may be kept.
+                if name != b"Date":
+                    request.responseHeaders.removeHeader(name)
+            await self._answer(request, error_response(error))
+        elif not request.client_gone:
+            request.loseConnection()
 
     def _storage_failed(self, request: StreamingRequest, error: StorageError) -> RegistryError:
         self._log.error("{method} {uri}: {error}", method=_text(request.method), uri=_text(request.uri), error=error)
