@@ -19,7 +19,12 @@ from tests.web.test_request import SiteCase
 from tests.web.test_response import MemoryContent
 from tests.web.wire import Client, request_bytes
 
-HEADERS: dict[str, str | tuple[str, ...]] = {"ETag": '"x"', "Cache-Control": "max-age=31536000", "Content-Range": "bytes 0-9/10", "X-Tuple": ("1", "2")}
+HEADERS: dict[str, str | tuple[str, ...]] = {
+    "ETag": '"x"',
+    "Cache-Control": "max-age=31536000",
+    "Content-Range": "bytes 0-9/10",
+    "X-Tuple": ("1", "2"),
+}
 
 
 class DispatcherTests(SiteCase):
