@@ -42,9 +42,9 @@ class MemoryContent:
         return None
 
     async def read(self, offset: int, length: int) -> bytes:
-        """As a driver may, it does not always return as much as it was asked for, where that is much."""
+        """As a driver may, it does not always return as much as it was asked for."""
         assert not self.closed
-        if len(self.reads) % 3 == 1 and length > 32 * 1024:
+        if len(self.reads) % 3 == 1:
             length = (length + 1) // 2
         self.reads.append((offset, length))
         if self.waiting is not None:
