@@ -273,8 +273,6 @@ class DiskErrorTest(E2ETestCase):
                         self.fails(functools.partial(self.client.get, target, Accept=OCI_MANIFEST), operation, where, error)
                     self.assertEqual(self.client.get(target, Accept=OCI_MANIFEST).status, 200)
 
-    # It is a 500 UNKNOWN, with the headers of the blob on it, and a traceback in the log.
-    @unittest.expectedFailure
     def test_reading_what_has_been_opened(self) -> None:
         layer = self.client.push_blob(self.name, noise(20_000))
         answer = self.fails(lambda: self.client.get(f"/v2/{self.name}/blobs/{layer}"), "read", f"{layer[7:]}/data")
