@@ -11,23 +11,21 @@ file, ``rename``, ``fsync`` of the directory; directories that have to be made a
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import functools
-import hashlib
 import os
 import stat as stat_module
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Final
 
 from twisted.logger import Logger
 
-from regd.storage import listing
+from regd.storage import files, listing
 from regd.storage.appending import QueuedAppender
-from regd.storage.driver import Busy, Content, Full, HashState, Missing, Stat, StorageError
+from regd.storage.driver import Busy, Content, HashState, Missing, Stat, StorageError
+from regd.storage.files import FileSink, Translated
 from regd.storage.layout import Path
 from regd.storage.threads import PoolThreads
 
@@ -39,48 +37,11 @@ INLINE_READ: Final = 32 * 1024
 #: A directory of this many bytes itself holds a few hundred names at most on every file system, and is listed where one stands.
 INLINE_DIRECTORY: Final = 16 * 1024
 
-#: How much is read at once where a file is read to its end, in bytes.
-_BLOCK: Final = 256 * 1024
-
 #: How often a directory that somebody else removes is made again before the write gives up.
 _MAKE_TRIES: Final = 5
 
 #: regd's own corner of the root, beside registry:2's tree.
 _OWN: Final = "regd"
-
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_NOTHING_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
-
-
-class _Translated:
-    """
-    For a ``with`` block: the system's errors as the driver's, each with what was tried and where. A class, and not a generator, because
-    every look at a file passes here, and a generator costs a microsecond more.
-
-    :param root: where it is given, what is not at ``path`` is missing, unless the root is itself not there: that is a disk that is not
-        mounted, and telling clients that their images do not exist would be wrong. Without it, for what writes, nothing is missing.
-    """
-
-    __slots__ = ("_path", "_root", "_what")
-
-    def __init__(self, what: str, path: str, root: str = "") -> None:
-        self._what = what
-        self._path = path
-        self._root = root
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if not isinstance(error, OSError):
-            return
-        if self._root and error.errno in _NOTHING_THERE:
-            if not os.path.isdir(self._root):
-                raise StorageError(f"cannot {self._what} {self._path}: {self._root} is not there any more") from None
-            raise Missing(self._path) from None
-        told = Full if error.errno in _NO_ROOM else StorageError
-        raise told(f"cannot {self._what} {self._path}: {error.strerror or error}") from error
-
 
 class FilesystemDriver:
     """
@@ -126,13 +87,13 @@ class FilesystemDriver:
 
     async def check(self) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
-        with _Translated("use", self.root):
+        with Translated("use", self.root):
             await self._threads.run(self._probe if self._writable else lambda: os.listdir(self.root))
 
     async def stat(self, path: Path) -> Stat:
         """See :class:`~regd.storage.driver.Driver`."""
         full = self._full(path)
-        with _Translated("look at", full, self.root):
+        with Translated("look at", full, self.root):
             found = os.stat(full)
         if not stat_module.S_ISREG(found.st_mode):
             raise Missing(full)
@@ -142,7 +103,7 @@ class FilesystemDriver:
         """See :class:`~regd.storage.driver.Driver`."""
         full = self._full(path)
         try:
-            with _Translated("look at", full, self.root):
+            with Translated("look at", full, self.root):
                 os.stat(full)
         except Missing:
             return False
@@ -152,7 +113,12 @@ class FilesystemDriver:
         """See :class:`~regd.storage.driver.Driver`."""
         content = self._open(path)
         try:
-            return await content.read(0, min(limit, content.size))
+            wanted = min(limit, content.size)
+            data = await content.read(0, wanted)
+            # The system may hand out less at once than it is asked for.
+            while len(data) < wanted and (more := await content.read(len(data), wanted - len(data))):
+                data += more
+            return data
         finally:
             content.close()
 
@@ -162,12 +128,12 @@ class FilesystemDriver:
 
     async def hash(self, path: Path, algorithm: str) -> HashState:
         """See :class:`~regd.storage.driver.Driver`."""
-        return await self._threads.run(_hash_file, self._full(path), self.root, algorithm)
+        return await self._threads.run(files.hash_file, self._full(path), self.root, algorithm)
 
     async def names(self, path: Path) -> Sequence[str]:
         """See :class:`~regd.storage.driver.Driver`."""
         full = self._full(path)
-        with _Translated("list", full, self.root):
+        with Translated("list", full, self.root):
             found = os.stat(full)
             known = self._listings.get(path, found)
             if known is None:
@@ -184,10 +150,10 @@ class FilesystemDriver:
     async def append(self, path: Path, state: HashState | None = None) -> QueuedAppender:
         """See :class:`~regd.storage.driver.Driver`."""
         full = self._full(path)
-        with _Translated("open", full, self.root):
+        with Translated("open", full, self.root):
             fd = os.open(full, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
-            with _Translated("lock", full, self.root):
+            with Translated("lock", full, self.root):
                 try:
                     # The kernel lets go of it when the process dies, and knows of other processes on this machine.
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -200,18 +166,18 @@ class FilesystemDriver:
         except BaseException:
             os.close(fd)
             raise
-        return QueuedAppender(_FileSink(full, fd), held.st_size, state, self._threads)
+        return QueuedAppender(FileSink(full, fd), held.st_size, state, self._threads)
 
     async def delete(self, path: Path, *, durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
-        await self._threads.run(_delete, self._full(path), self.root, durable)
+        await self._threads.run(files.delete, self._full(path), self.root, durable)
 
     def _full(self, path: Path) -> str:
         return f"{self.root}/{path}"
 
     def _open(self, path: Path) -> _FileContent:
         full = self._full(path)
-        with _Translated("open", full, self.root):
+        with Translated("open", full, self.root):
             fd = os.open(full, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 found = os.fstat(fd)
@@ -228,30 +194,30 @@ class FilesystemDriver:
     def _probe(self) -> None:
         """Write a file and remove it: the one proof that writing works, quotas and read-only mounts included."""
         own = f"{self.root}/{_OWN}"
-        _make_directories(own, self.root, durable=False)
+        files.make_directories(own, self.root, durable=False)
         probe = f"{own}/probe.{uuid.uuid4()}.tmp"
         try:
-            _store(probe, b"regd", durable=False)
+            files.store(probe, b"regd", durable=False)
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(probe)
 
-    def _write_all(self, files: Sequence[tuple[Path, bytes | Path]], durable: bool) -> None:
-        directories = [os.path.dirname(self._full(path)) for path, _ in files]
-        for index, (path, content) in enumerate(files):
+    def _write_all(self, wanted: Sequence[tuple[Path, bytes | Path]], durable: bool) -> None:
+        directories = [os.path.dirname(self._full(path)) for path, _ in wanted]
+        for index, (path, content) in enumerate(wanted):
             full = self._full(path)
-            with _Translated("write", full):
+            with Translated("write", full):
                 if isinstance(content, bytes):
-                    self._in_directory(full, functools.partial(_replace, full, content, durable), durable)
+                    self._in_directory(full, functools.partial(files.replace, full, content, durable), durable)
                 else:
                     self._move(self._full(content), full, durable)
                 if durable and directories[index : index + 1] != directories[index + 1 : index + 2]:
                     # Gone again already: a delete has come after this write.
                     with suppress(FileNotFoundError):
-                        _sync_directory(directories[index])
+                        files.sync_directory(directories[index])
 
     def _move(self, source: str, destination: str, durable: bool) -> None:
-        with _Translated("make durable", source, self.root):
+        with Translated("make durable", source, self.root):
             fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 if durable:
@@ -278,7 +244,7 @@ class FilesystemDriver:
             else:
                 return
             with suppress(FileNotFoundError):
-                _make_directories(os.path.dirname(path), self.root, durable)
+                files.make_directories(os.path.dirname(path), self.root, durable)
 
 
 class _FileContent:
@@ -301,7 +267,7 @@ class _FileContent:
         return await self._threads.run(self._read, offset, length)
 
     def _read(self, offset: int, length: int) -> bytes:
-        with _Translated("read", self._path):
+        with Translated("read", self._path):
             return os.pread(self._fd, length, offset)
 
     def close(self) -> None:
@@ -309,126 +275,3 @@ class _FileContent:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
-
-
-class _FileSink:
-    """A :class:`~regd.storage.appending.Sink` over a locked descriptor."""
-
-    def __init__(self, path: str, fd: int) -> None:
-        self._path = path
-        self._fd = fd
-
-    def write(self, chunks: Sequence[bytes]) -> None:
-        """See :class:`~regd.storage.appending.Sink`."""
-        with _Translated("append to", self._path):
-            rest: list[bytes | memoryview] = list(chunks)
-            while rest:
-                written = os.writev(self._fd, rest[:_IOV_MAX])
-                while rest and written >= len(rest[0]):
-                    written -= len(rest.pop(0))
-                if written:
-                    rest[0] = memoryview(rest[0])[written:]
-
-    def sync(self) -> None:
-        """See :class:`~regd.storage.appending.Sink`."""
-        with _Translated("make durable", self._path):
-            os.fsync(self._fd)
-
-    def close(self) -> None:
-        """See :class:`~regd.storage.appending.Sink`."""
-        # Whatever closing may complain of, what was to be durable is durable, or its writer has been told.
-        with suppress(OSError):
-            os.close(self._fd)
-
-    def tell(self) -> int:
-        """See :class:`~regd.storage.appending.Sink`."""
-        with _Translated("look at", self._path):
-            return os.fstat(self._fd).st_size
-
-
-_IOV_MAX: Final = min(1024, os.sysconf("SC_IOV_MAX"))
-
-
-def _store(path: str, content: bytes, durable: bool) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(fd, view) :]
-        if durable:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _replace(path: str, content: bytes, durable: bool) -> None:
-    temporary = f"{path}.{uuid.uuid4()}.tmp"
-    try:
-        _store(temporary, content, durable)
-        os.rename(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _make_directories(path: str, root: str, durable: bool) -> None:
-    """Make ``path``, and what is missing above it; not ``root``: one that has gone away is a disk that is not mounted."""
-    if path == root:
-        raise StorageError(f"cannot write below {root}: it is not there any more")
-    try:
-        os.mkdir(path, 0o777)
-    except FileExistsError:
-        return
-    except FileNotFoundError:
-        _make_directories(os.path.dirname(path), root, durable)
-        with suppress(FileExistsError):
-            os.mkdir(path, 0o777)
-    if durable:
-        _sync_directory(os.path.dirname(path))
-
-
-def _delete(path: str, root: str, durable: bool) -> None:
-    with _Translated("delete", path, root):
-        _remove(path)
-        if durable:
-            # Where the directory is gone as well, whoever removed that makes it durable.
-            with suppress(FileNotFoundError):
-                _sync_directory(os.path.dirname(path))
-
-
-def _remove(path: str) -> None:
-    if not stat_module.S_ISDIR(os.lstat(path).st_mode):
-        os.unlink(path)
-        return
-    # Sorted, so that what makes a thing visible goes first: a tag's "current" before its "index".
-    for name in sorted(os.listdir(path)):
-        with suppress(FileNotFoundError):
-            _remove(f"{path}/{name}")
-    try:
-        os.rmdir(path)
-    except OSError as error:
-        # Somebody wrote here meanwhile: their write comes after this delete, and stays.
-        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
-            raise
-
-
-def _hash_file(path: str, root: str, algorithm: str) -> HashState:
-    state = hashlib.new(algorithm)
-    with _Translated("read", path, root):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            block = memoryview(bytearray(_BLOCK))
-            while count := os.readv(fd, [block]):
-                state.update(block[:count])
-        finally:
-            os.close(fd)
-    return state

@@ -107,6 +107,18 @@ class BytesOnDiskTest(FilesystemCase):
         self.assertEqual(os.pread(fd, 10, 5), data[5:15])
         content.close()
 
+    async def test_short_reads_are_continued(self) -> None:
+        await self.driver.write((FILE, b"1234567890"))
+        real = os.pread
+        self.patch(os, "pread", lambda fd, length, offset: real(fd, min(length, 3), offset))
+        self.assertEqual(await self.driver.read(FILE, 100), b"1234567890")
+        self.assertEqual(await self.driver.read(FILE, 8), b"12345678")
+
+    async def test_a_file_that_shrinks_while_it_is_read(self) -> None:
+        await self.driver.write((FILE, b"1234567890"))
+        self.patch(os, "pread", lambda fd, length, offset: b"12345"[offset : offset + length])
+        self.assertEqual(await self.driver.read(FILE, 100), b"12345")
+
     async def test_a_directory_too_large_to_list_in_passing(self) -> None:
         names = sorted(f"{number:04}-{'x' * 200}" for number in range(400))
         self.on_disk("d").mkdir()

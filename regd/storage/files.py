@@ -1,0 +1,211 @@
+"""
+What is done to files and directories where it may block: written, flushed, renamed, removed, read to the end; and how it fails.
+
+:mod:`regd.storage.filesystem` says in which order, and calls it in threads.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Final
+
+from regd.storage.driver import Full, HashState, Missing, StorageError
+
+__all__ = ["FileSink", "Translated", "delete", "hash_file", "make_directories", "replace", "store", "sync_directory"]
+
+#: How much is read at once where a file is read to its end, in bytes.
+_BLOCK: Final = 256 * 1024
+
+_IOV_MAX: Final = min(1024, os.sysconf("SC_IOV_MAX"))
+
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NOTHING_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
+
+
+class Translated:
+    """
+    For a ``with`` block: the system's errors as the driver's, each with what was tried and where. A class, and not a generator, because
+    every look at a file passes here, and a generator costs a microsecond more.
+
+    :param root: where it is given, what is not at ``path`` is missing, unless the root is itself not there: that is a disk that is not
+        mounted, and telling clients that their images do not exist would be wrong. Without it, for what writes, nothing is missing.
+    """
+
+    __slots__ = ("_path", "_root", "_what")
+
+    def __init__(self, what: str, path: str, root: str = "") -> None:
+        self._what = what
+        self._path = path
+        self._root = root
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not isinstance(error, OSError):
+            return
+        if self._root and error.errno in _NOTHING_THERE:
+            if not os.path.isdir(self._root):
+                raise StorageError(f"cannot {self._what} {self._path}: {self._root} is not there any more") from None
+            raise Missing(self._path) from None
+        told = Full if error.errno in _NO_ROOM else StorageError
+        raise told(f"cannot {self._what} {self._path}: {error.strerror or error}") from error
+
+
+class FileSink:
+    """A :class:`~regd.storage.appending.Sink` over a locked descriptor."""
+
+    def __init__(self, path: str, fd: int) -> None:
+        self._path = path
+        self._fd = fd
+
+    def write(self, chunks: Sequence[bytes]) -> None:
+        """See :class:`~regd.storage.appending.Sink`."""
+        with Translated("append to", self._path):
+            rest: list[bytes | memoryview] = list(chunks)
+            while rest:
+                written = os.writev(self._fd, rest[:_IOV_MAX])
+                while rest and written >= len(rest[0]):
+                    written -= len(rest.pop(0))
+                if written:
+                    rest[0] = memoryview(rest[0])[written:]
+
+    def sync(self) -> None:
+        """See :class:`~regd.storage.appending.Sink`."""
+        with Translated("make durable", self._path):
+            os.fsync(self._fd)
+
+    def close(self) -> None:
+        """See :class:`~regd.storage.appending.Sink`."""
+        # Whatever closing may complain of, what was to be durable is durable, or its writer has been told.
+        with suppress(OSError):
+            os.close(self._fd)
+
+    def tell(self) -> int:
+        """See :class:`~regd.storage.appending.Sink`."""
+        with Translated("look at", self._path):
+            return os.fstat(self._fd).st_size
+
+
+def store(path: str, content: bytes, durable: bool) -> None:
+    """
+    Make a new file, which nobody may look at before all of ``content`` is in it.
+
+    :raises OSError: when it cannot be made; it may be there, in part.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace(path: str, content: bytes, durable: bool) -> None:
+    """
+    Put a file whole in the place of what is at ``path``, if anything; its directory is the caller's to make durable.
+
+    :raises OSError: when that fails; nothing has changed then.
+    """
+    temporary = f"{path}.{uuid.uuid4()}.tmp"
+    try:
+        store(temporary, content, durable)
+        os.rename(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def sync_directory(path: str) -> None:
+    """
+    Make durable which names are in a directory.
+
+    :raises OSError: when that fails.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_directories(path: str, root: str, durable: bool) -> None:
+    """
+    Make a directory, and what is missing above it; not ``root``: one that has gone away is a disk that is not mounted.
+
+    :raises StorageError: when ``root`` is missing.
+    :raises OSError: when a directory cannot be made; :class:`FileNotFoundError` when somebody removes them meanwhile.
+    """
+    if path == root:
+        raise StorageError(f"cannot write below {root}: it is not there any more")
+    try:
+        os.mkdir(path, 0o777)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        make_directories(os.path.dirname(path), root, durable)
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o777)
+    if durable:
+        sync_directory(os.path.dirname(path))
+
+
+def delete(path: str, root: str, durable: bool) -> None:
+    """
+    Remove a file or a directory with all that is in it. What others write there meanwhile may stay.
+
+    :raises Missing: when there is nothing at ``path``.
+    :raises StorageError: when it cannot be removed.
+    """
+    with Translated("delete", path, root):
+        _remove(path)
+        if durable:
+            # Where the directory is gone as well, whoever removed that makes it durable.
+            with suppress(FileNotFoundError):
+                sync_directory(os.path.dirname(path))
+
+
+def _remove(path: str) -> None:
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        os.unlink(path)
+        return
+    # Sorted, so that what makes a thing visible goes first: a tag's "current" before its "index".
+    for name in sorted(os.listdir(path)):
+        with suppress(FileNotFoundError):
+            _remove(f"{path}/{name}")
+    try:
+        os.rmdir(path)
+    except OSError as error:
+        # Somebody wrote here meanwhile: their write comes after this delete, and stays.
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
+            raise
+
+
+def hash_file(path: str, root: str, algorithm: str) -> HashState:
+    """
+    Read a file to its end.
+
+    :raises Missing: when there is no file at ``path``.
+    :raises StorageError: when it cannot be read.
+    """
+    state = hashlib.new(algorithm)
+    with Translated("read", path, root):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            block = memoryview(bytearray(_BLOCK))
+            while count := os.readv(fd, [block]):
+                state.update(block[:count])
+        finally:
+            os.close(fd)
+    return state
