@@ -8,11 +8,16 @@ takes the content past it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from typing import Final
 
 from twisted.web.http import _ChunkedTransferDecoder
 
 __all__ = ["ChunkedDecoder"]
+
+#: What stands between two chunks as nearly every client writes it. All else, the end of the body included, goes through Twisted's decoder.
+_BETWEEN: Final = re.compile(rb"\r\n([1-9a-fA-F][0-9a-fA-F]{0,7})\r\n")
 
 
 class ChunkedDecoder(_ChunkedTransferDecoder):
@@ -44,6 +49,8 @@ class ChunkedDecoder(_ChunkedTransferDecoder):
                     self.length -= position - begin
                     if not self.length:
                         self.state = "CRLF"
+                elif self.state == "CRLF" and not self._buffer and (between := _BETWEEN.match(data, position)):
+                    self.state, self.length, position = "BODY", int(between[1], 16), between.end()
                 else:
                     # A line, or what is there of it, so that Twisted's decoder never holds content.
                     begin, position = position, data.find(b"\n", position) + 1 or end

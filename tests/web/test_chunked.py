@@ -19,9 +19,11 @@ CUTS = st.lists(st.integers(0, 400), max_size=12)
 def encoded(chunks: list[bytes]) -> bytes:
     """
     :param chunks: what each chunk holds.
-    :return: the chunked coding of them, with an extension and a trailer.
+    :return: the chunked coding of them, every third with an extension and every third with zeros before its size, and with a trailer.
     """
-    return b"".join(b"%x;a=b\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\nTrailer: yes\r\n\r\n"
+    sizes = (b"%x", b"%x;a=b", b"000%X")
+    coded = [b"%s\r\n%s\r\n" % (sizes[number % 3] % len(chunk), chunk) for number, chunk in enumerate(chunks)]
+    return b"".join(coded) + b"0\r\nTrailer: yes\r\n\r\n"
 
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -68,7 +70,7 @@ class ChunkedDecoderTests(SynchronousTestCase):
         found = decode(ChunkedDecoder, pieces(encoded(chunks) + after, cuts))
         self.assertEqual(found, (b"".join(chunks), after, False))
 
-    @given(CONTENTS, CUTS, st.integers(0, 400), st.sampled_from([b"", b"\n", b"\r\n", b"x", b"ffff\r\n", b";\x00"]))
+    @given(CONTENTS, CUTS, st.integers(0, 400), st.sampled_from([b"", b"\n", b"\r\n", b"x", b"0", b"ffff\r\n", b";\x00"]))
     def test_what_is_malformed_for_twisted_is_malformed(self, chunks: list[bytes], cuts: list[int], place: int, intruder: bytes) -> None:
         """And the content before it is the same."""
         data = encoded(chunks)
