@@ -107,6 +107,8 @@ class Blobs:
         path = layout.blob_data(digest)
         link = Links.file(layout.layer_link(name, digest), digest)
         if await self.whole(digest, size):
+            # Whoever put it there a moment ago may not have made it durable yet, and the link must not come first.
+            await self._driver.secure(path)
             await self._driver.write(link)
         else:
             await self._driver.write((path, source), link)

@@ -119,7 +119,10 @@ class Manifests:
             files.append(Links.file(layout.tag_index_link(name, tag, digest), digest))
             files.append(Links.file(layout.tag_link(name, tag), digest))
         path = layout.blob_data(digest)
-        if not await self._blobs.whole(digest, len(content)):
+        if await self._blobs.whole(digest, len(content)):
+            # Whoever put it there a moment ago may not have made it durable yet, and the links must not come first.
+            await self._driver.secure(path)
+        else:
             files.insert(0, (path, content))
         await self._driver.write(*files)
         self._damage.healed(path)

@@ -177,6 +177,13 @@ class Driver(Protocol):
         :raises Missing: when there is no file at a path to move from; what came before it is written.
         """
 
+    async def secure(self, path: Path) -> None:
+        """
+        Make a file durable that somebody else has written, and may not have come to that.
+
+        :raises Missing: when there is no file at ``path``.
+        """
+
     async def append(self, path: Path, state: HashState | None = None) -> Appender:
         """
         Hold the end of a file that is there.

@@ -18,14 +18,15 @@ from typing import Final
 
 from regd.storage.driver import Full, HashState, Missing, StorageError
 
-__all__ = ["FileSink", "Translated", "delete", "hash_file", "make_directories", "replace", "store", "sync_directory"]
+__all__ = ["NO_ROOM", "FileSink", "Translated", "delete", "hash_file", "make_directories", "replace", "store", "sync"]
 
 #: How much is read at once where a file is read to its end, in bytes.
 _BLOCK: Final = 256 * 1024
 
 _IOV_MAX: Final = min(1024, os.sysconf("SC_IOV_MAX"))
 
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: What the system says when there is no room left.
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOTHING_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 
 
@@ -34,16 +35,17 @@ class Translated:
     For a ``with`` block: the system's errors as the driver's, each with what was tried and where. A class, and not a generator, because
     every look at a file passes here, and a generator costs a microsecond more.
 
-    :param root: where it is given, what is not at ``path`` is missing, unless the root is itself not there: that is a disk that is not
-        mounted, and telling clients that their images do not exist would be wrong. Without it, for what writes, nothing is missing.
+    :param sign: a directory that is there as long as the storage is; where it is given, what is not at ``path`` is missing, unless the sign
+        is, too: that is a disk that is not mounted, and telling clients that their images do not exist would be wrong. Without it, for what
+        writes, nothing is missing.
     """
 
-    __slots__ = ("_path", "_root", "_what")
+    __slots__ = ("_path", "_sign", "_what")
 
-    def __init__(self, what: str, path: str, root: str = "") -> None:
+    def __init__(self, what: str, path: str, sign: str = "") -> None:
         self._what = what
         self._path = path
-        self._root = root
+        self._sign = sign
 
     def __enter__(self) -> None:
         pass
@@ -51,11 +53,11 @@ class Translated:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if not isinstance(error, OSError):
             return
-        if self._root and error.errno in _NOTHING_THERE:
-            if not os.path.isdir(self._root):
-                raise StorageError(f"cannot {self._what} {self._path}: {self._root} is not there any more") from None
+        if self._sign and error.errno in _NOTHING_THERE:
+            if not os.path.isdir(self._sign):
+                raise StorageError(f"cannot {self._what} {self._path}: {self._sign} is not there any more; is the disk mounted?") from None
             raise Missing(self._path) from None
-        told = Full if error.errno in _NO_ROOM else StorageError
+        told = Full if error.errno in NO_ROOM else StorageError
         raise told(f"cannot {self._what} {self._path}: {error.strerror or error}") from error
 
 
@@ -65,6 +67,7 @@ class FileSink:
     def __init__(self, path: str, fd: int) -> None:
         self._path = path
         self._fd = fd
+        self._durable = os.fstat(fd).st_size
 
     def write(self, chunks: Sequence[bytes]) -> None:
         """See :class:`~regd.storage.appending.Sink`."""
@@ -80,7 +83,14 @@ class FileSink:
     def sync(self) -> None:
         """See :class:`~regd.storage.appending.Sink`."""
         with Translated("make durable", self._path):
-            os.fsync(self._fd)
+            try:
+                os.fsync(self._fd)
+                self._durable = os.fstat(self._fd).st_size
+            except OSError:
+                # The kernel forgets what it could not write, and would call the next fsync a success: go back to what is on the disk.
+                with suppress(OSError):
+                    os.ftruncate(self._fd, self._durable)
+                raise
 
     def close(self) -> None:
         """See :class:`~regd.storage.appending.Sink`."""
@@ -127,53 +137,50 @@ def replace(path: str, content: bytes, durable: bool) -> None:
         raise
 
 
-def sync_directory(path: str) -> None:
+def sync(path: str) -> None:
     """
-    Make durable which names are in a directory.
+    Make durable what is in a file, or which names are in a directory.
 
     :raises OSError: when that fails.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
 
 
-def make_directories(path: str, root: str, durable: bool) -> None:
+def make_directories(path: str, root: str) -> None:
     """
-    Make a directory, and what is missing above it; not ``root``: one that has gone away is a disk that is not mounted.
+    Make a directory, and what is missing above it, but not ``root``. Their names are the caller's to make durable.
 
-    :raises StorageError: when ``root`` is missing.
-    :raises OSError: when a directory cannot be made; :class:`FileNotFoundError` when somebody removes them meanwhile.
+    :raises OSError: when a directory cannot be made; :class:`FileNotFoundError` when ``root`` is missing, or somebody removes them
+        meanwhile.
     """
     if path == root:
-        raise StorageError(f"cannot write below {root}: it is not there any more")
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root)
     try:
-        os.mkdir(path, 0o777)
-    except FileExistsError:
-        return
-    except FileNotFoundError:
-        make_directories(os.path.dirname(path), root, durable)
         with suppress(FileExistsError):
             os.mkdir(path, 0o777)
-    if durable:
-        sync_directory(os.path.dirname(path))
+    except FileNotFoundError:
+        make_directories(os.path.dirname(path), root)
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o777)
 
 
-def delete(path: str, root: str, durable: bool) -> None:
+def delete(path: str, sign: str, durable: bool) -> None:
     """
     Remove a file or a directory with all that is in it. What others write there meanwhile may stay.
 
     :raises Missing: when there is nothing at ``path``.
     :raises StorageError: when it cannot be removed.
     """
-    with Translated("delete", path, root):
+    with Translated("delete", path, sign):
         _remove(path)
         if durable:
             # Where the directory is gone as well, whoever removed that makes it durable.
             with suppress(FileNotFoundError):
-                sync_directory(os.path.dirname(path))
+                sync(os.path.dirname(path))
 
 
 def _remove(path: str) -> None:
@@ -192,7 +199,7 @@ def _remove(path: str) -> None:
             raise
 
 
-def hash_file(path: str, root: str, algorithm: str) -> HashState:
+def hash_file(path: str, sign: str, algorithm: str) -> HashState:
     """
     Read a file to its end.
 
@@ -200,7 +207,7 @@ def hash_file(path: str, root: str, algorithm: str) -> HashState:
     :raises StorageError: when it cannot be read.
     """
     state = hashlib.new(algorithm)
-    with Translated("read", path, root):
+    with Translated("read", path, sign):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             block = memoryview(bytearray(_BLOCK))

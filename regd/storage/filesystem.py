@@ -40,6 +40,9 @@ INLINE_DIRECTORY: Final = 16 * 1024
 #: How often a directory that somebody else removes is made again before the write gives up.
 _MAKE_TRIES: Final = 5
 
+#: Of how many directories is remembered that their names are durable; about 300 bytes each.
+_KNOWN_DURABLE: Final = 10_000
+
 #: regd's own corner of the root, beside registry:2's tree.
 _OWN: Final = "regd"
 
@@ -61,6 +64,10 @@ class FilesystemDriver:
         self._threads = threads
         self._writable = writable
         self._listings = listing.Listings()
+        #: A directory that is there as long as the storage is. An empty mount point is there as well, but not what start() made below it.
+        self._sign = self.root
+        #: Directories whose names are known to be durable, with their inodes.
+        self._durable: dict[str, int] = {}
 
     def start(self) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -73,7 +80,7 @@ class FilesystemDriver:
                 raise StorageError(f"{where} is not a directory: make it, or name another one")
             os.listdir(self.root)
             if self._writable:
-                self._probe()
+                self._begin()
         except OSError as error:
             who = f"user {os.geteuid()}, group {os.getegid()}"
             raise StorageError(
@@ -88,12 +95,12 @@ class FilesystemDriver:
     async def check(self) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
         with Translated("use", self.root):
-            await self._threads.run(self._probe if self._writable else lambda: os.listdir(self.root))
+            await self._threads.run(self._probe if self._writable else functools.partial(os.listdir, self.root))
 
     async def stat(self, path: Path) -> Stat:
         """See :class:`~regd.storage.driver.Driver`."""
         full = self._full(path)
-        with Translated("look at", full, self.root):
+        with Translated("look at", full, self._sign):
             found = os.stat(full)
         if not stat_module.S_ISREG(found.st_mode):
             raise Missing(full)
@@ -103,7 +110,7 @@ class FilesystemDriver:
         """See :class:`~regd.storage.driver.Driver`."""
         full = self._full(path)
         try:
-            with Translated("look at", full, self.root):
+            with Translated("look at", full, self._sign):
                 os.stat(full)
         except Missing:
             return False
@@ -128,12 +135,12 @@ class FilesystemDriver:
 
     async def hash(self, path: Path, algorithm: str) -> HashState:
         """See :class:`~regd.storage.driver.Driver`."""
-        return await self._threads.run(files.hash_file, self._full(path), self.root, algorithm)
+        return await self._threads.run(files.hash_file, self._full(path), self._sign, algorithm)
 
     async def names(self, path: Path) -> Sequence[str]:
         """See :class:`~regd.storage.driver.Driver`."""
         full = self._full(path)
-        with Translated("list", full, self.root):
+        with Translated("list", full, self._sign):
             found = os.stat(full)
             known = self._listings.get(path, found)
             if known is None:
@@ -147,13 +154,17 @@ class FilesystemDriver:
         """See :class:`~regd.storage.driver.Driver`."""
         await self._threads.run(self._write_all, files, durable)
 
+    async def secure(self, path: Path) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        await self._threads.run(self._secure_file, self._full(path))
+
     async def append(self, path: Path, state: HashState | None = None) -> QueuedAppender:
         """See :class:`~regd.storage.driver.Driver`."""
         full = self._full(path)
-        with Translated("open", full, self.root):
+        with Translated("open", full, self._sign):
             fd = os.open(full, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
-            with Translated("lock", full, self.root):
+            with Translated("lock", full, self._sign):
                 try:
                     # The kernel lets go of it when the process dies, and knows of other processes on this machine.
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -170,14 +181,14 @@ class FilesystemDriver:
 
     async def delete(self, path: Path, *, durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
-        await self._threads.run(files.delete, self._full(path), self.root, durable)
+        await self._threads.run(files.delete, self._full(path), self._sign, durable)
 
     def _full(self, path: Path) -> str:
         return f"{self.root}/{path}"
 
     def _open(self, path: Path) -> _FileContent:
         full = self._full(path)
-        with Translated("open", full, self.root):
+        with Translated("open", full, self._sign):
             fd = os.open(full, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 found = os.fstat(fd)
@@ -189,13 +200,25 @@ class FilesystemDriver:
             raise Missing(full)
         return _FileContent(full, fd, found.st_size, self._threads)
 
-    # What follows runs in threads.
+    # What follows runs in threads, but for the beginning.
+
+    def _begin(self) -> None:
+        own = f"{self.root}/{_OWN}"
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(own)
+            self._probe()
+        except OSError as error:
+            if error.errno not in files.NO_ROOM:
+                raise
+            # Pulls need no room, and deletes make some.
+            self._log.warn("{root} is full ({reason}): pushes are refused until there is room", root=self.root, reason=error.strerror)
+        if os.path.isdir(own):
+            self._sign = own
 
     def _probe(self) -> None:
         """Write a file and remove it: the one proof that writing works, quotas and read-only mounts included."""
-        own = f"{self.root}/{_OWN}"
-        files.make_directories(own, self.root, durable=False)
-        probe = f"{own}/probe.{uuid.uuid4()}.tmp"
+        probe = f"{self.root}/{_OWN}/probe.{uuid.uuid4()}.tmp"
         try:
             files.store(probe, b"regd", durable=False)
         finally:
@@ -214,16 +237,38 @@ class FilesystemDriver:
                 if durable and directories[index : index + 1] != directories[index + 1 : index + 2]:
                     # Gone again already: a delete has come after this write.
                     with suppress(FileNotFoundError):
-                        files.sync_directory(directories[index])
+                        files.sync(directories[index])
+
+    def _secure_file(self, path: str) -> None:
+        with Translated("make durable", path, self._sign):
+            files.sync(path)
+            files.sync(os.path.dirname(path))
+            self._secure(os.path.dirname(path))
+
+    def _secure(self, directory: str) -> None:
+        """
+        Make every name on the way to a directory durable, as far as this process does not know it to be. Who finds a directory there cannot
+        know whether who made it has come to that, or was killed before.
+        """
+        unsure: list[tuple[str, int]] = []
+        while directory != self.root:
+            inode = os.stat(directory).st_ino
+            if self._durable.get(directory) == inode:
+                break
+            unsure.append((directory, inode))
+            directory = os.path.dirname(directory)
+        for name, inode in reversed(unsure):
+            files.sync(os.path.dirname(name))
+            if len(self._durable) >= _KNOWN_DURABLE:
+                self._durable.clear()
+            self._durable[name] = inode
 
     def _move(self, source: str, destination: str, durable: bool) -> None:
-        with Translated("make durable", source, self.root):
-            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if durable:
-                    os.fsync(fd)
-            finally:
-                os.close(fd)
+        with Translated("make durable", source, self._sign):
+            if durable:
+                files.sync(source)
+            else:
+                os.stat(source)
         try:
             self._in_directory(destination, functools.partial(os.rename, source, destination), durable)
         except FileNotFoundError:
@@ -237,14 +282,19 @@ class FilesystemDriver:
         """
         for tries_left in reversed(range(_MAKE_TRIES)):
             try:
+                if durable:
+                    self._secure(os.path.dirname(path))
                 act()
             except FileNotFoundError:
                 if not tries_left:
                     raise
             else:
                 return
+            if not os.path.isdir(self._sign):
+                # Writing below a mount point that has nothing mounted on it would hide the data.
+                raise StorageError(f"cannot write {path}: {self._sign} is not there any more; is the disk mounted?")
             with suppress(FileNotFoundError):
-                files.make_directories(os.path.dirname(path), self.root, durable)
+                files.make_directories(os.path.dirname(path), self.root)
 
 
 class _FileContent:

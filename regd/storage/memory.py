@@ -87,6 +87,10 @@ class MemoryDriver:
             if path != content:
                 await self.delete(content)
 
+    async def secure(self, path: Path) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        self._file(path)
+
     async def append(self, path: Path, state: HashState | None = None) -> QueuedAppender:
         """See :class:`~regd.storage.driver.Driver`."""
         file = self._file(path)

@@ -6,7 +6,6 @@ works.
 import errno
 import functools
 import threading
-import unittest
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
@@ -186,16 +185,12 @@ class DiskErrorTest(E2ETestCase):
         self.assertIn(held, (100_000, 200_000))
         self.assertEqual(self.client.commit(status.headers["location"], digest_of(content), content[held:]).status, 201)
 
-    # What a failed fsync has left in the page cache is marked clean: a later fsync says that all is well, and it is not on the disk.
-    @unittest.expectedFailure
     def test_bytes_that_could_not_be_made_durable_are_not_relied_on(self) -> None:
         content = noise(300_000)
         location = self.client.append(self.client.begin_upload(self.name), content[:100_000])
         self.fails(lambda: self.client.request("PATCH", location, content[100_000:200_000], **STREAM), "fsync", path=self.data)
         self.assertEqual(self.client.get(location).headers["range"], "0-99999")
 
-    # The note only saves work; that it cannot be kept is no reason to refuse what has been stored.
-    @unittest.expectedFailure
     def test_a_note_that_cannot_be_kept(self) -> None:
         content = noise(2 * MIB)
         location = self.client.begin_upload(self.name)

@@ -5,7 +5,6 @@ the link, everything before the answer. ``kill -9`` cannot show this: the kernel
 
 import re
 import threading
-import unittest
 from pathlib import Path
 
 from tests.e2e.case import E2ETestCase
@@ -190,8 +189,6 @@ class PowerCutTest(E2ETestCase):
         wait_until(lambda: any(operation.outcome == "held" for operation in self.server.operations()), 10, "the fsync to be held")
         return thread
 
-    # A blob that is found there is linked without asking whether it is durable yet.
-    @unittest.expectedFailure
     def test_a_blob_that_another_push_is_making_durable(self) -> None:
         content = noise(3000)
         self.ledger.push(noise(3000))
@@ -204,8 +201,6 @@ class PowerCutTest(E2ETestCase):
         self.replay()
         self.assert_linked("_layers", digest_of(content), "other")
 
-    # So it is with a directory that is found there.
-    @unittest.expectedFailure
     def test_a_directory_that_another_push_is_making_durable(self) -> None:
         self.server.client.push_blob("other", b"the directories at the top")
         thread = self.held(noise(3000), "a/b", "/v2/repositories$")
