@@ -203,27 +203,30 @@ class FilesystemDriver:
     # What follows runs in threads, but for the beginning.
 
     def _begin(self) -> None:
-        own = f"{self.root}/{_OWN}"
         try:
-            with suppress(FileExistsError):
-                os.mkdir(own)
             self._probe()
         except OSError as error:
             if error.errno not in files.NO_ROOM:
                 raise
             # Pulls need no room, and deletes make some.
             self._log.warn("{root} is full ({reason}): pushes are refused until there is room", root=self.root, reason=error.strerror)
-        if os.path.isdir(own):
-            self._sign = own
+            if os.path.isdir(f"{self.root}/{_OWN}"):
+                self._sign = f"{self.root}/{_OWN}"
 
     def _probe(self) -> None:
         """Write a file and remove it: the one proof that writing works, quotas and read-only mounts included."""
-        probe = f"{self.root}/{_OWN}/probe.{uuid.uuid4()}.tmp"
+        own = f"{self.root}/{_OWN}"
+        if self._sign != own:
+            # The first time that there is room for it.
+            with suppress(FileExistsError):
+                os.mkdir(own)
+        probe = f"{own}/probe.{uuid.uuid4()}.tmp"
         try:
             files.store(probe, b"regd", durable=False)
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(probe)
+        self._sign = own
 
     def _write_all(self, wanted: Sequence[tuple[Path, bytes | Path]], durable: bool) -> None:
         directories = [os.path.dirname(self._full(path)) for path, _ in wanted]
@@ -293,8 +296,15 @@ class FilesystemDriver:
             if not os.path.isdir(self._sign):
                 # Writing below a mount point that has nothing mounted on it would hide the data.
                 raise StorageError(f"cannot write {path}: {self._sign} is not there any more; is the disk mounted?")
+            self._forget(os.path.dirname(path))
             with suppress(FileNotFoundError):
                 files.make_directories(os.path.dirname(path), self.root)
+
+    def _forget(self, directory: str) -> None:
+        """Before directories are made: one that was here before, and was deleted, may have had the inode that the new one gets."""
+        while directory != self.root and not os.path.isdir(directory):
+            self._durable.pop(directory, None)
+            directory = os.path.dirname(directory)
 
 
 class _FileContent:

@@ -281,6 +281,12 @@ class DriverContract(Base):
         self.assertEqual(await self.content(path), b"3")
         self.assertEqual(list(await self.driver.names(Path(f"{top}/deep/down"))), ["file"])
 
+    async def test_secure(self) -> None:
+        await self.driver.write((FILE, b"x"), durable=False)
+        await self.driver.secure(FILE)
+        self.assertEqual(await self.content(FILE), b"x")
+        await self.refused(Missing, self.driver.secure(OTHER), self.driver.secure(Path(f"{FILE}/inside")), self.driver.secure(Path("a/b")))
+
     # Names that begin alike.
 
     async def test_paths_that_are_the_beginning_of_others(self) -> None:

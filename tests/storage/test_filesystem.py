@@ -280,6 +280,42 @@ class OrderTest(FilesystemCase):
         name, temporary = "a/b/c/f", "a/b/c/f.tmp"
         self.assertEqual(calls[-4:], [("write", temporary), ("fsync", temporary), ("rename", temporary, name), ("fsync", "a/b/c")])
 
+    async def test_a_directory_made_anew_is_made_durable_anew(self) -> None:
+        # A file system may give it the inode of the one that was deleted, by which it would look like an old acquaintance.
+        real = os.stat
+
+        def same_inode(path: Any, **kwargs: Any) -> os.stat_result:
+            found = list(real(path, **kwargs))
+            found[1] = 7
+            return os.stat_result(found)
+
+        self.patch(os, "stat", same_inode)
+        path = Path("tags/latest/current/link")
+        await self.driver.write((path, b"1"))
+        for deleted in ("tags/latest", "tags/latest/current"):
+            await self.driver.delete(Path(deleted))
+            tape = Tape(self, self.root)
+            await self.driver.write((path, b"2"))
+            self.assertIn(("fsync", os.path.dirname(deleted)), tape.calls[tape.calls.index(("mkdir", deleted)) :])
+
+    async def test_a_directory_that_was_there_is_made_durable_once(self) -> None:
+        # Whoever made it may have been killed before.
+        self.on_disk("a/b").mkdir(parents=True)
+        tape = Tape(self, self.root)
+        for name in ("a/b/f", "a/b/g"):
+            await self.driver.write((Path(name), b""))
+        self.assertEqual(
+            tape.of("fsync"),
+            [("fsync", ""), ("fsync", "a"), ("fsync", "a/b/f.tmp"), ("fsync", "a/b"), ("fsync", "a/b/g.tmp"), ("fsync", "a/b")],
+        )
+
+    async def test_secured(self) -> None:
+        self.on_disk("a/b").mkdir(parents=True)
+        self.on_disk("a/b/f").write_bytes(b"x")
+        tape = Tape(self, self.root)
+        await self.driver.secure(Path("a/b/f"))
+        self.assertEqual(set(tape.of("fsync")), {("fsync", "a/b/f"), ("fsync", "a/b"), ("fsync", "a"), ("fsync", "")})
+
     async def test_each_file_is_durable_before_the_next_is_begun(self) -> None:
         await self.driver.write((Path("a/x"), b""), (Path("b/x"), b""))
         tape = Tape(self, self.root)
@@ -617,6 +653,18 @@ class RootTest(FilesystemCase):
         await self.driver.check()
         self.assertEqual(await self.driver.read(FILE, 10), b"x")
         await self.driver.write((FILE, b"y"))
+
+    async def test_a_root_that_is_new_and_full(self) -> None:
+        tape = Tape(self, self.root)
+        shutil.rmtree(self.root / "regd")
+        tape.failing = lambda call, path: errno.ENOSPC if call in {"open", "mkdir"} and path else None
+        driver = self.make()
+        driver.start()
+        with self.assertRaises(Full):
+            await driver.check()
+        tape.failing = lambda call, path: None
+        await driver.check()
+        await driver.write((FILE, b"x"))
 
     async def test_check_says_what_is_wrong(self) -> None:
         tape = Tape(self, self.root)
