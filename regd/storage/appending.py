@@ -22,13 +22,14 @@ from regd.storage.threads import Threads
 __all__ = ["BATCH", "HIGH_WATER", "LOW_WATER", "QueuedAppender", "Sink"]
 
 #: Fewer bytes than this are not worth a thread yet. A small blob so costs one, which stores it, hashes it and makes it durable.
-BATCH: Final = 96 * 1024
+BATCH: Final = 48 * 1024
 
-#: Pause the producer above so many bytes in flight. With one more read of the socket this stays below the 256 KiB that promise P1 allows.
-HIGH_WATER: Final = 176 * 1024
+#: Pause the producer above so many bytes in flight. With one more read of the socket, of up to 192 KiB (:mod:`regd.web.transport`), this
+#: stays below the 256 KiB that promise P1 allows.
+HIGH_WATER: Final = 56 * 1024
 
-#: Resume it at so many.
-LOW_WATER: Final = 96 * 1024
+#: Resume it at so many. No fewer than a batch: what is too little to be stored yet must not keep the producer paused.
+LOW_WATER: Final = BATCH
 
 
 class Sink(Protocol):

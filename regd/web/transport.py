@@ -40,6 +40,9 @@ class _Sending:
 class _SendsFiles:
     """Mixed into Twisted's server transports, whose untyped state it works with; so ``self`` is Any, and mypy cannot know ``super()``."""
 
+    #: What is read at once, in bytes. Twisted's 64 KiB are full at each read of an upload, and each read costs the event loop a turn.
+    bufferSize = 192 * 1024  # noqa: N815 - Twisted's name
+
     _sending: _Sending | None = None
 
     def send_file(self: Any, fd: int, offset: int, length: int) -> Deferred[None]:

@@ -21,9 +21,10 @@ from zope.interface import implementer
 from regd.storage.appending import BATCH, HIGH_WATER, LOW_WATER, QueuedAppender
 from regd.storage.driver import Full, StorageError
 from regd.storage.threads import Inline, PoolThreads
+from regd.web.transport import SendingPort
 
 #: What one read of a socket brings at most, in bytes.
-READ = 64 * 1024
+READ = SendingPort.transport.bufferSize
 
 
 class HandThreads:
@@ -156,6 +157,11 @@ class QueuedAppenderTest(SynchronousTestCase):
         self.threads.work()
         self.assertEqual(self.successResultOf(flushed), 5)
         self.assertEqual((bytes(self.sink.content), self.sink.syncs), (b"small", 1))
+
+    def test_what_is_too_little_to_be_stored_does_not_keep_the_producer_paused(self) -> None:
+        """Nobody would ever resume it."""
+        self.assertLessEqual(BATCH, LOW_WATER)
+        self.assertLess(LOW_WATER, HIGH_WATER)
 
     def test_one_thread_at_a_time(self) -> None:
         for _ in range(10):
