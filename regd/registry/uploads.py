@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -30,7 +30,9 @@ from regd.storage.layout import UploadId
 
 __all__ = ["Body", "Upload", "UploadRangeInvalid", "Uploads"]
 
-#: How many uploads' hashes a process remembers; some 400 bytes each.
+T = TypeVar("T")
+
+#: Of how many uploads a process remembers the hash, and the time; some 500 bytes each.
 _REMEMBERED: Final = 4096
 
 #: After so many bytes at least their digest is stored. Reading fewer again costs less than writing a file does.
@@ -96,6 +98,8 @@ class Uploads:
         self._damage = damage
         self._now = now
         self._hashes: OrderedDict[UploadId, tuple[int, HashState]] = OrderedDict()
+        #: When uploads began, which never changes.
+        self._times: OrderedDict[UploadId, datetime] = OrderedDict()
 
     async def start(self, name: RepositoryName, algorithm: str = CANONICAL) -> Upload:
         """
@@ -112,7 +116,8 @@ class Uploads:
             (layout.upload_data(name, upload), b""),
             (layout.upload_started(name, upload), started.isoformat().replace("+00:00", "Z").encode()),
         )
-        self._remember(upload, 0, hashlib.new(algorithm))
+        _keep(self._hashes, upload, (0, hashlib.new(algorithm)))
+        _keep(self._times, upload, started)
         return Upload(name, upload, 0, started)
 
     async def find(self, name: RepositoryName, upload: str) -> Upload:
@@ -183,6 +188,7 @@ class Uploads:
         :raises BlobUploadUnknown: when it is gone already.
         """
         self._hashes.pop(upload.id, None)
+        self._times.pop(upload.id, None)
         try:
             await self._driver.delete(layout.upload(upload.name, upload.id), durable=False)
         except Missing:
@@ -240,7 +246,7 @@ class Uploads:
         """Remember the running hash, and store the digest so far for whichever process closes the upload."""
         if appender.hash is None:
             return
-        self._remember(upload.id, appender.size, appender.hash)
+        _keep(self._hashes, upload.id, (appender.size, appender.hash))
         if appender.size - before >= _WORTH_NOTING and await self._driver.exists(layout.upload_data(upload.name, upload.id)):
             path = layout.upload_digest(upload.name, upload.id, appender.hash.name, appender.size)
             # It only saves work, and is checked for its form when it is read, so it need not be durable.
@@ -263,13 +269,14 @@ class Uploads:
             self._damage.report(path, "not a digest; the upload is read again")
         return Digest.from_hash(await self._driver.hash(layout.upload_data(upload.name, upload.id), algorithm))
 
-    def _remember(self, upload: UploadId, size: int, state: HashState) -> None:
-        self._hashes[upload] = (size, state)
-        self._hashes.move_to_end(upload)
-        if len(self._hashes) > _REMEMBERED:
-            self._hashes.popitem(last=False)
-
     async def _started(self, name: RepositoryName, upload: UploadId, data: Stat) -> datetime:
+        known = self._times.get(upload)
+        if known is None:
+            known = await self._read_time(name, upload, data)
+            _keep(self._times, upload, known)
+        return known
+
+    async def _read_time(self, name: RepositoryName, upload: UploadId, data: Stat) -> datetime:
         path = layout.upload_started(name, upload)
         try:
             text = (await self._driver.read(path, _TIME_LIMIT)).decode("ascii", "replace")
@@ -280,3 +287,11 @@ class Uploads:
         except (ValueError, OverflowError):
             self._damage.report(path, "not a time; that of the last write is taken")
         return datetime.fromtimestamp(int(data.modified), UTC)
+
+
+def _keep(known: OrderedDict[UploadId, T], upload: UploadId, value: T) -> None:
+    """Remember something of an upload, and forget the one that has not been heard of for longest."""
+    known[upload] = value
+    known.move_to_end(upload)
+    if len(known) > _REMEMBERED:
+        known.popitem(last=False)

@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Final
@@ -67,7 +67,7 @@ class FileSink:
     def __init__(self, path: str, fd: int) -> None:
         self._path = path
         self._fd = fd
-        self._durable = os.fstat(fd).st_size
+        self._durable = self._size = os.fstat(fd).st_size
 
     def write(self, chunks: Sequence[bytes]) -> None:
         """See :class:`~regd.storage.appending.Sink`."""
@@ -75,6 +75,7 @@ class FileSink:
             rest: list[bytes | memoryview] = list(chunks)
             while rest:
                 written = os.writev(self._fd, rest[:_IOV_MAX])
+                self._size += written
                 while rest and written >= len(rest[0]):
                     written -= len(rest.pop(0))
                 if written:
@@ -85,7 +86,7 @@ class FileSink:
         with Translated("make durable", self._path):
             try:
                 os.fsync(self._fd)
-                self._durable = os.fstat(self._fd).st_size
+                self._durable = self._size
             except OSError:
                 # The kernel forgets what it could not write, and would call the next fsync a success: go back to what is on the disk.
                 with suppress(OSError):
@@ -150,20 +151,25 @@ def sync(path: str) -> None:
         os.close(fd)
 
 
-def make_directories(path: str, root: str) -> None:
+def make_directories(path: str, root: str, sign: str, begin: Callable[[str], object]) -> None:
     """
-    Make a directory, and what is missing above it, but not ``root``. Their names are the caller's to make durable.
+    Make a directory, and what is missing above it, below ``root``. Their names are the caller's to make durable.
 
-    :raises OSError: when a directory cannot be made; :class:`FileNotFoundError` when ``root`` is missing, or somebody removes them
-        meanwhile.
+    :param sign: a directory that is there as long as the storage is: below a mount point that has nothing mounted on it, data would be
+        hidden.
+    :param begin: told of each directory before it is made.
+    :raises StorageError: when the sign is missing.
+    :raises OSError: when a directory cannot be made; :class:`FileNotFoundError` when somebody removes them meanwhile.
     """
-    if path == root:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root)
+    # Looked at where it matters: a storage that is not there has nothing below its root.
+    if os.path.dirname(path) == root and not os.path.isdir(sign):
+        raise StorageError(f"cannot write {path}: {sign} is not there any more; is the disk mounted?")
+    begin(path)
     try:
         with suppress(FileExistsError):
             os.mkdir(path, 0o777)
     except FileNotFoundError:
-        make_directories(os.path.dirname(path), root)
+        make_directories(os.path.dirname(path), root, sign, begin)
         with suppress(FileExistsError):
             os.mkdir(path, 0o777)
 
@@ -184,13 +190,19 @@ def delete(path: str, sign: str, durable: bool) -> None:
 
 
 def _remove(path: str) -> None:
-    if not stat.S_ISDIR(os.lstat(path).st_mode):
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        _remove_directory(path)
+    else:
         os.unlink(path)
-        return
-    # Sorted, so that what makes a thing visible goes first: a tag's "current" before its "index".
-    for name in sorted(os.listdir(path)):
+
+
+def _remove_directory(path: str) -> None:
+    with os.scandir(path) as entries:
+        # Sorted, so that what makes a thing visible goes first: a tag's "current" before its "index".
+        found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+    for name, is_directory in found:
         with suppress(FileNotFoundError):
-            _remove(f"{path}/{name}")
+            (_remove_directory if is_directory else os.unlink)(f"{path}/{name}")
     try:
         os.rmdir(path)
     except OSError as error:

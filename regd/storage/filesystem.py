@@ -293,18 +293,12 @@ class FilesystemDriver:
                     raise
             else:
                 return
-            if not os.path.isdir(self._sign):
-                # Writing below a mount point that has nothing mounted on it would hide the data.
-                raise StorageError(f"cannot write {path}: {self._sign} is not there any more; is the disk mounted?")
-            self._forget(os.path.dirname(path))
             with suppress(FileNotFoundError):
-                files.make_directories(os.path.dirname(path), self.root)
+                files.make_directories(os.path.dirname(path), self.root, self._sign, self._forget)
 
     def _forget(self, directory: str) -> None:
-        """Before directories are made: one that was here before, and was deleted, may have had the inode that the new one gets."""
-        while directory != self.root and not os.path.isdir(directory):
-            self._durable.pop(directory, None)
-            directory = os.path.dirname(directory)
+        """A directory is about to be made: one that was here before, and was deleted, may have had the inode that this one gets."""
+        self._durable.pop(directory, None)
 
 
 class _FileContent:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, execute
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-__all__ = ["Inline", "PoolThreads", "Threads"]
+__all__ = ["PATIENCE", "Inline", "PoolThreads", "Threads"]
+
+#: How long work waits, in seconds, before another thread is woken for it.
+PATIENCE: Final = 0.001
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,26 +48,37 @@ class PoolThreads:
     """
     A pool of its own, so that storage neither waits for nor holds up anything else that the process does in threads.
 
-    It is as little as it can be: a push of a small image hands over ten pieces of work, and with the standard library's pool a twentieth of
-    what the event loop does for it was the handing over, with Twisted's three times that.
+    As few threads run at once as the work allows: one, and another whenever a piece of work has waited for :data:`PATIENCE`. Work on a slow
+    disk waits for the disk, and then many threads wait better than one. Work on a fast one is a row of short system calls, each of which
+    gives up the interpreter's lock and has to win it back; there several threads are slower than one, by a quarter for small images.
 
+    It is written here because no pool of a library starts its threads by how long work waits; and because with the standard library's a
+    twentieth of what the event loop does for a push of a small image was the handing over, with Twisted's three times that.
+
+    :param reactor: the event loop.
     :param size: the most threads there will be; they are made as they are needed.
     """
 
-    def __init__(self, reactor: IReactorFromThreads, size: int) -> None:
+    def __init__(self, reactor: Any, size: int) -> None:
         self._reactor = reactor
         self._size = size
         self._threads: list[threading.Thread] = []
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        #: Known to the event loop only: how much has been handed over and has not come back.
-        self._under_way = 0
+        #: What idle threads wait for: to be woken, or to end.
+        self._calls: SimpleQueue[bool] = SimpleQueue()
+        # Shared by the event loop and the threads, under the lock.
+        self._lock = threading.Lock()
+        self._waiting: deque[_Job] = deque()
+        self._awake = 0
+        # The event loop's own.
+        self._look_again: IDelayedCall | None = None
         self._stopped = False
 
     def stop(self) -> None:
-        """Finish what runs and end the threads. Blocks until they have. Safe to call at any time."""
+        """Finish what runs and what waits, and end the threads. Blocks until they have. Safe to call at any time."""
         self._stopped = True
+        self._calm()
         for _ in self._threads:
-            self._jobs.put(None)
+            self._calls.put(False)
         while self._threads:
             self._threads.pop().join()
 
@@ -75,36 +91,77 @@ class PoolThreads:
         if self._stopped:
             raise RuntimeError("the threads of the storage have been stopped")
         done: Deferred[T] = Deferred()
-        self._under_way += 1
-        if self._under_way > len(self._threads) < self._size:
-            # A daemon: where nobody stops the pool, as when the process fails to start, it does not hold up the end.
-            thread = threading.Thread(target=self._work, name=f"regd-storage-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        self._jobs.put((done, function, args, kwargs))
+        with self._lock:
+            self._waiting.append((time.monotonic(), done, function, args, kwargs))
+            idle = self._awake == 0
+        if idle:
+            self._wake()
+        elif self._look_again is None:
+            self._look_again = self._reactor.callLater(PATIENCE, self._look)
         return done
 
     def tell(self, function: Callable[[], object]) -> None:
         """See :class:`Threads`."""
         self._reactor.callFromThread(function)
 
-    def _work(self) -> None:
+    def _wake(self) -> None:
+        with self._lock:
+            self._awake += 1
+            awake = self._awake
+        if awake <= len(self._threads):
+            self._calls.put(True)
+            return
+        # A daemon: where nobody stops the pool, as when the process fails to start, it does not hold up the end.
+        thread = threading.Thread(target=self._live, name=f"regd-storage-{len(self._threads)}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _look(self) -> None:
+        """Wake another thread when work has waited too long."""
+        self._look_again = None
+        with self._lock:
+            if not self._waiting:
+                return
+            overdue = time.monotonic() - self._waiting[0][0] >= PATIENCE
+            awake = self._awake
+        if overdue and awake < self._size:
+            self._wake()
+        self._look_again = self._reactor.callLater(PATIENCE, self._look)
+
+    def _calm(self) -> None:
+        if self._look_again is not None:
+            self._look_again.cancel()
+            self._look_again = None
+
+    def _live(self) -> None:
         """In each thread."""
-        while (job := self._jobs.get()) is not None:
-            done, function, args, kwargs = job
-            try:
-                outcome: object = function(*args, **kwargs)
-            except BaseException:  # noqa: BLE001 - whatever it is, it belongs to whoever waits for the Deferred
-                outcome = Failure()
-            self._reactor.callFromThread(self._come_back, done, outcome)
-            # Waiting for the next job, a thread holds on to nothing of this one.
-            del job, done, function, args, kwargs, outcome
+        called = True
+        while called:
+            while (job := self._next()) is not None:
+                _, done, function, args, kwargs = job
+                try:
+                    outcome: object = function(*args, **kwargs)
+                except BaseException:  # noqa: BLE001 - whatever it is, it belongs to whoever waits for the Deferred
+                    outcome = Failure()
+                self._reactor.callFromThread(self._come_back, done, outcome)
+                # Waiting for the next job, a thread holds on to nothing of this one.
+                del job, done, function, args, kwargs, outcome
+            called = self._calls.get()
+
+    def _next(self) -> _Job | None:
+        """What has waited longest; nothing, and this thread goes to sleep, when nothing waits."""
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._awake -= 1
+            return None
 
     def _come_back(self, done: Deferred[Any], outcome: object) -> None:
-        self._under_way -= 1
+        if not self._waiting:
+            self._calm()
         # A failure given to callback() is an errback.
         done.callback(outcome)
 
 
-#: What to fire with the outcome, and what to call. Any: the arguments are checked where they are handed to run().
-_Job = tuple[Deferred[Any], Callable[..., Any], Any, Any]
+#: When it was handed over, what to fire with the outcome, and what to call. Any: the arguments are checked where they are handed to run().
+_Job = tuple[float, Deferred[Any], Callable[..., Any], Any, Any]

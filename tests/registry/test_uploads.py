@@ -264,21 +264,25 @@ class UploadsSuite(RegistrySuite):
     async def test_the_time_that_an_upload_began(self) -> None:
         upload = await self.uploads.start(REPOSITORY)
         path = layout.upload_started(REPOSITORY, upload.id)
+        # It never changes, so it is read once; each of these is another process.
         for content, expected in (
             (b"2016-07-28T12:34:56Z", datetime(2016, 7, 28, 12, 34, 56, tzinfo=UTC)),
             (b"2016-07-28T12:34:56+02:00\n", datetime(2016, 7, 28, 10, 34, 56, tzinfo=UTC)),
         ):
             await self.driver.write((path, content))
+            self.restart()
             self.assertEqual((await self.uploads.find(REPOSITORY, upload.id)).started, expected)
         self.assertEqual(self.damage.count, 0)
         modified = int((await self.driver.stat(layout.upload_data(REPOSITORY, upload.id))).modified)
         beyond = (b"0001-01-01T00:00:00+23:59", b"9999-12-31T23:59:59-23:59", b"0001-01-01")
         for content in (b"", b"yesterday", b"\xff" * 20, b"2" * 1000, *beyond):
             await self.driver.write((path, content))
+            self.restart()
             found = await self.uploads.find(REPOSITORY, upload.id)
             self.assertEqual(int(found.started.timestamp()), modified, content)
         self.assertEqual(self.damage.count, 1)
         await self.driver.delete(path)
+        self.restart()
         self.assertEqual(int((await self.uploads.find(REPOSITORY, upload.id)).started.timestamp()), modified)
 
     # Digests.
