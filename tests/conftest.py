@@ -4,10 +4,18 @@ skips in CI.
 """
 
 import os
+import tempfile
 from collections.abc import Generator
 
 import hypothesis
 import pytest
+
+from regd.storage.files import in_memory
+
+# Debian 13 has /tmp in memory, where a flush is nothing, and regd knows that. What is tested about flushes that are slow, or fail, needs
+# a disk; /var/tmp is one wherever there is one (Filesystem Hierarchy Standard 3.0, section 5.15).
+if in_memory(tempfile.gettempdir()):
+    os.environ["TMPDIR"] = tempfile.tempdir = "/var/tmp"
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 

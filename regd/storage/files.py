@@ -18,10 +18,12 @@ from typing import Final
 
 from regd.storage.driver import Full, HashState, Missing, StorageError
 
-__all__ = ["NO_ROOM", "FileSink", "Translated", "delete", "hash_file", "make_directories", "replace", "store", "sync"]
+__all__ = ["NO_ROOM", "FileSink", "Translated", "delete", "hash_file", "in_memory", "make_directories", "replace", "store", "sync"]
 
 #: How much is read at once where a file is read to its end, in bytes.
 _BLOCK: Final = 256 * 1024
+
+_IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 
 _IOV_MAX: Final = min(1024, os.sysconf("SC_IOV_MAX"))
 
@@ -103,6 +105,18 @@ class FileSink:
         """See :class:`~regd.storage.appending.Sink`."""
         with Translated("look at", self._path):
             return os.fstat(self._fd).st_size
+
+
+def in_memory(path: str) -> bool:
+    """Whether a directory is on a file system that is in memory and nowhere else, so that a flush is nothing to wait for."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            # proc(5): the device is the third field; the type is the first behind a dash of its own.
+            return any(line.split()[2] == wanted and line.partition(" - ")[2].split()[0] in _IN_MEMORY for line in mounts)
+    except OSError:
+        return False
 
 
 def store(path: str, content: bytes, durable: bool) -> None:

@@ -27,7 +27,7 @@ from regd.storage.appending import QueuedAppender
 from regd.storage.driver import Busy, Content, HashState, Missing, Stat, StorageError
 from regd.storage.files import FileSink, Translated
 from regd.storage.layout import Path
-from regd.storage.threads import PoolThreads
+from regd.storage.threads import Inline, PoolThreads, Threads
 
 __all__ = ["FilesystemDriver"]
 
@@ -62,6 +62,8 @@ class FilesystemDriver:
     def __init__(self, root: str, threads: PoolThreads, *, writable: bool = True) -> None:
         self.root = os.path.abspath(root)
         self._threads = threads
+        #: Where changes are made that write little: in threads, because of the flushes.
+        self._changes: Threads = threads
         self._writable = writable
         self._listings = listing.Listings()
         #: A directory that is there as long as the storage is. An empty mount point is there as well, but not what start() made below it.
@@ -79,6 +81,9 @@ class FilesystemDriver:
             if not os.path.isdir(self.root):
                 raise StorageError(f"{where} is not a directory: make it, or name another one")
             os.listdir(self.root)
+            if files.in_memory(self.root):
+                # Nothing is flushed there, and handing such a change to a thread costs more than the change.
+                self._changes = Inline()
             if self._writable:
                 self._begin()
         except OSError as error:
@@ -152,11 +157,11 @@ class FilesystemDriver:
 
     async def write(self, *files: tuple[Path, bytes | Path], durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
-        await self._threads.run(self._write_all, files, durable)
+        await self._changes.run(self._write_all, files, durable)
 
     async def secure(self, path: Path) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
-        await self._threads.run(self._secure_file, self._full(path))
+        await self._changes.run(self._secure_file, self._full(path))
 
     async def append(self, path: Path, state: HashState | None = None) -> QueuedAppender:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -181,7 +186,7 @@ class FilesystemDriver:
 
     async def delete(self, path: Path, *, durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
-        await self._threads.run(files.delete, self._full(path), self._sign, durable)
+        await self._changes.run(files.delete, self._full(path), self._sign, durable)
 
     def _full(self, path: Path) -> str:
         return f"{self.root}/{path}"
