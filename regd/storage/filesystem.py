@@ -37,8 +37,8 @@ INLINE_READ: Final = 32 * 1024
 #: A directory of this many bytes itself holds a few hundred names at most on every file system, and is listed where one stands.
 INLINE_DIRECTORY: Final = 16 * 1024
 
-#: How often a directory that somebody else removes is made again before the write gives up.
-_MAKE_TRIES: Final = 5
+#: How often a directory that somebody else removes is made again before the write gives up. A delete may take it away level by level.
+_MAKE_TRIES: Final = 50
 
 #: Of how many directories is remembered that their names are durable; about 300 bytes each.
 _KNOWN_DURABLE: Final = 10_000

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from tests.e2e.case import E2ETestCase
 from tests.e2e.daemon import Peer, Server, server
 from tests.e2e.images import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, noise
+from tests.e2e.process import wait_until
 from tests.e2e.rawhttp import Client, digest_of
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -199,7 +200,8 @@ class DropInTest(E2ETestCase):
         location = second.client.append(status.headers["location"], content[120_000:150_000])
         self.assertEqual(second.client.commit(location, digest_of(content), content[150_000:]).status, 201)
         self.assertEqual(second.client.get(f"/v2/some/upload/blobs/{digest_of(content)}").body, content)
-        self.assertEqual(sorted(path.name for path in second.data.rglob("_uploads/*")), [])
+        # The answer does not wait for the tidying up.
+        wait_until(lambda: not list(second.data.rglob("_uploads/*")), 10, "the upload's directory to go")
 
     def test_an_upload_begun_in_docker_registry(self) -> None:
         self.continue_upload(self.theirs, self.ours)
