@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from twisted.logger import Logger
-
 from regd.errors import BlobUnknown
 from regd.names import Digest, RepositoryName
 from regd.storage import layout
@@ -30,8 +28,6 @@ class Blob:
 
 class Blobs:
     """The blobs of all repositories: bytes by digest, and links that say which repository holds which."""
-
-    _log = Logger()
 
     def __init__(self, driver: Driver, links: Links, damage: Damage) -> None:
         self._driver = driver

@@ -74,6 +74,11 @@ class Upload:
     size: int
     started: datetime
 
+    @property
+    def started_at(self) -> str:
+        """When it began, as ``registry:2`` writes it (RFC 3339, section 5.6)."""
+        return self.started.isoformat().replace("+00:00", "Z")
+
 
 class UploadRangeInvalid(RangeInvalid):
     """A chunk that does not begin where the upload ends, or that somebody else is appending; ``upload`` says where it stands."""
@@ -112,13 +117,14 @@ class Uploads:
             raise DigestInvalid(f"digest algorithm {algorithm[:32]!r} is not supported, only {' and '.join(ALGORITHMS)}")
         upload = UploadId.new()
         started = datetime.fromtimestamp(int(self._now()), UTC)
+        begun = Upload(name, upload, 0, started)
         await self._driver.write(
             (layout.upload_data(name, upload), b""),
-            (layout.upload_started(name, upload), started.isoformat().replace("+00:00", "Z").encode()),
+            (layout.upload_started(name, upload), begun.started_at.encode()),
         )
         _keep(self._hashes, upload, (0, hashlib.new(algorithm)))
         _keep(self._times, upload, started)
-        return Upload(name, upload, 0, started)
+        return begun
 
     async def find(self, name: RepositoryName, upload: str) -> Upload:
         """
@@ -205,22 +211,18 @@ class Uploads:
 
     async def _hold(self, upload: Upload, offset: int | None) -> Appender:
         """Become the one who appends to an upload."""
-        path = layout.upload_data(upload.name, upload.id)
-        known = self._hashes.pop(upload.id, None)
         try:
-            appender = await self._driver.append(path)
+            appender = await self._driver.append(layout.upload_data(upload.name, upload.id))
         except Missing:
             raise BlobUploadUnknown(detail={"uuid": upload.id}) from None
         except Busy:
-            if known is not None:
-                self._hashes[upload.id] = known
             raise UploadRangeInvalid("another request is writing to this upload", await self.find(upload.name, upload.id)) from None
         if offset is not None and offset != appender.size:
             appender.close()
-            if known is not None:
-                self._hashes[upload.id] = known
             here = Upload(upload.name, upload.id, appender.size, upload.started)
             raise UploadRangeInvalid(f"the chunk begins at {offset}, but the upload ends at {appender.size}", here)
+        # Out of the memory until the file is as long again as what has been hashed.
+        known = self._hashes.pop(upload.id, None)
         if known is not None and known[0] == appender.size:
             appender.hash = known[1]
         elif appender.size == 0:

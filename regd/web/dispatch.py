@@ -21,7 +21,7 @@ from regd.web.body import BodyAborted
 from regd.web.request import StreamingRequest
 from regd.web.response import Response, error_response, send
 
-__all__ = ["Dispatcher"]
+__all__ = ["Dispatcher", "Leaf"]
 
 _API_VERSION: Final = ("Docker-Distribution-Api-Version", "registry/2.0")
 
@@ -120,13 +120,29 @@ class Dispatcher:
 
 
 @implementer(IResource)
-class _Answering:
+class Leaf:
+    """What a resource without children has to have for the sake of the interface."""
+
+    isLeaf = True  # noqa: N815 - IResource's name
+
+    def render(self, request: StreamingRequest) -> object:
+        """Answer a request."""
+        raise TypeError(f"{type(self).__name__} does not say how")
+
+    def getChildWithDefault(self, name: bytes, request: StreamingRequest) -> IResource:  # noqa: N802 - IResource's name
+        """A leaf has no children, so nobody asks."""
+        raise KeyError(name)
+
+    def putChild(self, path: bytes, child: IResource) -> None:  # noqa: N802 - IResource's name
+        """A leaf has no children."""
+        raise TypeError("a leaf takes no children")
+
+
+class _Answering(Leaf):
     """
     Klein renders a resource that an endpoint returns and then leaves the request alone; a Deferred it would cancel when the client goes
     away.
     """
-
-    isLeaf = True  # noqa: N815 - IResource's name
 
     def __init__(self, dispatcher: Dispatcher, handler: Callable[[], Awaitable[Response]]) -> None:
         self._dispatcher = dispatcher
@@ -136,14 +152,6 @@ class _Answering:
         """Begin to answer."""
         self._dispatcher.start(request, self._handler)
         return NOT_DONE_YET
-
-    def getChildWithDefault(self, name: bytes, request: StreamingRequest) -> IResource:  # noqa: N802 - IResource's name
-        """A leaf has no children, so nobody asks."""
-        raise KeyError(name)
-
-    def putChild(self, path: bytes, child: IResource) -> None:  # noqa: N802 - IResource's name
-        """A leaf has no children."""
-        raise TypeError("a leaf takes no children")
 
 
 def _no_route(request: StreamingRequest, problem: HTTPException) -> Response:

@@ -5,24 +5,20 @@ from __future__ import annotations
 from urllib.parse import unquote_to_bytes
 
 from twisted.web.resource import IResource
-from zope.interface import implementer
 
 from regd.errors import BadRequest, NotFound, RegistryError
-from regd.web.dispatch import Dispatcher
+from regd.web.dispatch import Dispatcher, Leaf
 from regd.web.request import StreamingRequest
 from regd.web.response import Response, error_response
 
 __all__ = ["Root"]
 
 
-@implementer(IResource)
-class Root:
+class Root(Leaf):
     """
     :param routes: Klein's resource.
     :param prefix: ``http.prefix``; begins and ends with ``/``.
     """
-
-    isLeaf = True  # noqa: N815 - IResource's name
 
     def __init__(self, dispatcher: Dispatcher, routes: IResource, prefix: str = "/") -> None:
         self._dispatcher = dispatcher
@@ -55,11 +51,3 @@ class Root:
             return self._dispatcher.answering(refuse).render(request)
         request.prepath, request.postpath = [], path[len(self._prefix) :].split(b"/")
         return self._routes.render(request)
-
-    def getChildWithDefault(self, name: bytes, request: StreamingRequest) -> IResource:  # noqa: N802 - IResource's name
-        """A leaf has no children, so nobody asks."""
-        raise KeyError(name)
-
-    def putChild(self, path: bytes, child: IResource) -> None:  # noqa: N802 - IResource's name
-        """A leaf has no children."""
-        raise TypeError("a leaf takes no children")

@@ -36,7 +36,7 @@ class StateSigner:
                 "Name": upload.name,
                 "UUID": upload.id,
                 "Offset": upload.size,
-                "StartedAt": upload.started.isoformat().replace("+00:00", "Z"),
+                "StartedAt": upload.started_at,
             },
             separators=(",", ":"),
         ).encode()
