@@ -84,8 +84,8 @@ def referrers(root: str, count: int) -> tuple[str, str]:
 
 def _shuffled(count: int) -> Iterator[int]:
     numbers = list(range(count))
-    # The same tree each time; nothing here is a secret.
-    random.Random(count).shuffle(numbers)  # noqa: S311
+    # The same tree each time.
+    random.Random(count).shuffle(numbers)
     yield from numbers
 
 
