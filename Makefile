@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 	@echo "make lint  runs ruff;  make typecheck  runs mypy --strict;  make check  runs both and the tests"
-	@echo "make benchmark  runs regd beside Debian's docker-registry, some minutes long; BENCHMARK_ARGS=--help tells more"
+	@echo "make benchmark  runs regd beside docker-registry and nginx, about an hour long; BENCHMARK_ARGS=--quick, --help tell more"
 	@echo "make clean  removes .venv and the tools' caches, and leaves ./var alone"
 
 run: $(VENV)/installed
@@ -28,7 +28,7 @@ test: $(VENV)/installed-test
 	@status=0; $(BIN)/python -m pytest $(PYTEST_ARGS) || status=$$?; \
 	echo $$status > $(VENV)/pytest-status; exit $$status
 
-benchmark: $(VENV)/installed
+benchmark: $(VENV)/installed-benchmark
 	@$(BIN)/python -m benchmarks $(BENCHMARK_ARGS)
 
 lint: $(VENV)/installed-dev
@@ -52,13 +52,18 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/installed-test: pyproject.toml | $(BIN)/python
 	@echo "installing regd and what its tests need into $(VENV)"
-	@$(PIP) install --editable '.[test]'
+	@$(PIP) install --editable '.[test,benchmark]'
+	@touch $@ $(VENV)/installed $(VENV)/installed-benchmark
+
+$(VENV)/installed-benchmark: pyproject.toml | $(BIN)/python
+	@echo "installing regd and what draws the results into $(VENV)"
+	@$(PIP) install --editable '.[benchmark]'
 	@touch $@ $(VENV)/installed
 
 $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 	@echo "installing regd, its tests' needs and the linters into $(VENV)"
-	@$(PIP) install --editable '.[test,dev]'
-	@touch $@ $(VENV)/installed $(VENV)/installed-test
+	@$(PIP) install --editable '.[test,dev,benchmark]'
+	@touch $@ $(VENV)/installed $(VENV)/installed-test $(VENV)/installed-benchmark
 
 # Debian keeps the part of Python that makes environments in a package of its own.
 $(BIN)/python:

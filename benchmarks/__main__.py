@@ -1,30 +1,34 @@
-"""``python -m benchmarks``: regd beside Debian's ``docker-registry``, turn by turn."""
+"""``python -m benchmarks``: regd beside what it replaces, turn by turn."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.report import Comparison, Turn, json_text, table
-from benchmarks.rows import ROWS, Row, Seed, Target, seed
-from benchmarks.servers import PEER, REGD, Candidate, running
-from benchmarks.wire import UnexpectedReply
+from benchmarks.candidates import CANDIDATES, REGD, regd_with, versions
+from benchmarks.data import Settings
+from benchmarks.report import file_system, machine, machine_text, table
+from benchmarks.results import Result, json_text
+from benchmarks.rows import ROWS
+from benchmarks.run import Medium, Run, progress
+
+_ROOT = Path(__file__).resolve().parent.parent
+_MEDIA = ("tmpfs", "disk")
 
 _DESCRIPTION = """\
-Run regd beside Debian's docker-registry, each with the configuration of the
-registry:2 image, and print how many times as fast regd is, row by row.
+Run regd beside what it replaces: Debian's docker-registry, the same behind
+nginx, and nginx that serves files. Print how many times as fast regd is, row by
+row.
 
-Each turn starts one server afresh, loads it for a second or two and stops it;
-the servers take turns (regd, peer, regd, peer ...), so that whatever else the
-machine does falls on both. Believe the ratios, not the rates. Everything
-happens on 127.0.0.1, in directories that are removed at the end: about 1 GiB
-on each medium.
+Each turn starts one server afresh, loads it for a few seconds and stops it; the
+servers take turns (regd, peer, regd, peer ...), so that whatever else the
+machine does falls on all. Believe the ratios, not the rates. Everything happens
+on 127.0.0.1, in directories that are removed at the end: up to 6 GiB on each
+medium. A run of all rows on both media takes about an hour, and writes
+docs/performance.json and docs/performance.svg.
 """
 
 
@@ -33,19 +37,23 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=_DESCRIPTION,
-        epilog=f"rows:\n{rows}\n\nThe memory of many streams at once is another program: python -m benchmarks.streaming",
+        epilog=f"rows:\n{rows}\n\nOther programs: python -m benchmarks.floor (what the machine can do at most), benchmarks.streaming (the "
+        "memory of\nmany streams at once), benchmarks.plot (the plot of a JSON file)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--row", action="append", choices=list(ROWS), metavar="NAME", help="measure this row; again for more (all of them)")
-    parser.add_argument(
-        "--medium", action="append", choices=["tmpfs", "disk"], help="keep the data there; again for both, which is the default"
-    )
-    parser.add_argument("--pairs", type=_positive_int, default=3, metavar="N", help="turns of each server for each row (%(default)s)")
-    parser.add_argument("--scale", type=_positive, default=1.0, metavar="X", help="do X times as much in each turn (%(default)s)")
+    parser.add_argument("--medium", action="append", choices=_MEDIA, help="keep the data there; again for both, which is the default")
+    peers = [name for name in CANDIDATES if name != REGD.name]
+    parser.add_argument("--peer", action="append", choices=peers, help="compare with this one; again for more (all that a row knows)")
+    parser.add_argument("--pairs", type=_positive_int, metavar="N", help="turns of each server for each row (5)")
+    parser.add_argument("--scale", type=_positive, metavar="X", help="do X times as much in each turn (1)")
+    parser.add_argument("--quick", action="store_true", help="one turn each, little work, small blobs and trees, in memory: does it work?")
     parser.add_argument("--tmpfs", type=Path, default=Path("/dev/shm"), metavar="DIR", help="a directory in memory (%(default)s)")
     parser.add_argument("--disk", type=Path, default=Path("var"), metavar="DIR", help="one on disk (./%(default)s, made if need be)")
-    parser.add_argument("--no-access-log", action="store_true", help="switch the access logs of both off; else they go to files")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure, the machine and the versions here, too")
+    parser.add_argument("--no-access-log", action="store_true", help="switch the access logs of all off; else they go to files")
+    parser.add_argument("--set", action="append", type=_variable, default=[], metavar="REGISTRY_X=Y", help="change a setting of regd alone")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure, the machine and the versions here")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios here, as SVG; needs matplotlib")
     return parser
 
 
@@ -63,98 +71,90 @@ def _positive(text: str) -> float:
     return value
 
 
-@dataclass
-class _Medium:
-    """
-    A place for data, with what has been put there.
-
-    :ivar name: ``tmpfs`` or ``disk``.
-    :ivar directory: ours to fill.
-    :ivar seeds: what the registry of each candidate holds, by its name.
-    """
-
-    name: str
-    directory: Path
-    seeds: dict[str, Seed]
+def _variable(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name.startswith("REGISTRY_"):
+        raise ValueError
+    return name, value
 
 
-class _Run:
-    """
-    :param scale: see :class:`~benchmarks.rows.Target`.
-    :param access_log: see :func:`~benchmarks.servers.running`.
-    """
+def _settings(options: argparse.Namespace) -> None:
+    """Fill in what was not said: ``--quick`` changes what that means."""
+    quick = options.quick
+    options.pairs = options.pairs or (1 if quick else 5)
+    options.scale = options.scale or (0.05 if quick else 1.0)
+    options.shrink = 16 if quick else 1
+    whole = not (quick or options.row or options.medium or options.peer)
+    options.medium = options.medium or (["tmpfs"] if quick else list(_MEDIA))
+    if whole:
+        options.json = options.json or _ROOT / "docs" / "performance.json"
+        options.plot = options.plot or _ROOT / "docs" / "performance.svg"
+    options.row = options.row or list(ROWS)
 
-    def __init__(self, scale: float, access_log: bool) -> None:
-        self._scale = scale
-        self._access_log = access_log
 
-    def compare(self, row: Row, medium: _Medium, pairs: int) -> Comparison:
-        """Measure one row on one medium."""
-        turns = []
-        for number in range(pairs):
-            _progress(f"{row.name} on {medium.name}, pair {number + 1} of {pairs}")
-            turns.append((self._turn(REGD, row, medium), self._turn(PEER, row, medium)))
-        return Comparison(row.name, row.title, row.unit, medium.name, turns)
+def _measure(options: argparse.Namespace, results: list[Result]) -> list[str]:
+    """Fill ``results``, so that what has been measured is not lost when somebody ends it; returns what failed."""
+    regd = regd_with(dict(options.set)) if options.set else REGD
+    run = Run({**CANDIDATES, REGD.name: regd}, Settings(options.scale, options.shrink), not options.no_access_log, options.peer)
+    failures = []
+    for name in options.medium:
+        with tempfile.TemporaryDirectory(prefix="regd-benchmark-", dir=getattr(options, name)) as directory:
+            medium = Medium(name, Path(directory).resolve())
+            # Grouped by what they begin with, for a large tree is removed when the next is made.
+            for row in (ROWS[row] for row in options.row):
+                if name in row.media:
+                    result, failure = run.compare(row, medium, min(options.pairs, row.pairs))
+                    results.append(result)
+                    failures += [failure] if failure else []
+    return failures
 
-    def _turn(self, candidate: Candidate, row: Row, medium: _Medium) -> Turn:
-        held = self._seeded(candidate, medium) if row.reads else None
-        data = medium.directory / (f"{candidate.name}-seeded" if row.reads else f"{candidate.name}-empty")
+
+def _tell(options: argparse.Namespace, header: Mapping[str, Mapping[str, object]], results: Sequence[Result]) -> None:
+    print(machine_text(header))
+    print(table(results))
+    for reason in sorted({f"{peer}: {reason}" for result in results for peer, reason in result.skipped.items()}):
+        print(f"skipped {reason}")
+    if options.json is not None:
+        options.json.write_text(json_text(header, results) + "\n", encoding="utf-8")
+    if options.plot is not None:
         try:
-            # What earlier turns left for the kernel to write would be written during this one.
-            os.sync()
-            with running(candidate, medium.directory, data, access_log=self._access_log) as server:
-                before = server.usage()
-                work = row.load(Target(server.port, held, self._scale))
-                after = server.usage()
-        finally:
-            if not row.reads:
-                shutil.rmtree(data, ignore_errors=True)
-        spent = after.cpu_seconds - before.cpu_seconds
-        return Turn(work.amount / work.seconds, spent / work.amount, spent, after.peak, work.p99)
-
-    def _seeded(self, candidate: Candidate, medium: _Medium) -> Seed:
-        if candidate.name not in medium.seeds:
-            with running(candidate, medium.directory, medium.directory / f"{candidate.name}-seeded", access_log=False) as server:
-                medium.seeds[candidate.name] = seed(server.port)
-        return medium.seeds[candidate.name]
-
-
-def _progress(text: str) -> None:
-    """Tell a person who watches what goes on; a pipe gets the results and nothing else."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+            from benchmarks.plot import draw  # noqa: PLC0415 - nothing else needs what it needs
+        except ImportError as error:
+            print(f"no plot: {error}; it comes with pip install '.[benchmark]'", file=sys.stderr)
+        else:
+            draw(json_text(header, results), options.plot)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """
     :param arguments: the command line, or ``None`` for that of the process.
-    :return: the exit status: 0, or 1 when a server or a program is missing or fails.
+    :return: the exit status: 0, or 1 when a row could not be measured.
     """
     options = _parser().parse_args(arguments)
-    for candidate in (REGD, PEER):
-        if not candidate.available():
-            print(f"{candidate.command[0]} is not installed", file=sys.stderr)
-            return 1
+    _settings(options)
     options.disk.mkdir(parents=True, exist_ok=True)
-    run = _Run(options.scale, not options.no_access_log)
-    comparisons = []
+    header: dict[str, Mapping[str, object]] = {
+        "machine": machine(),
+        "versions": versions(),
+        "file_systems": {name: file_system(getattr(options, name)) for name in options.medium},
+        "settings": {
+            "pairs": options.pairs,
+            "scale": options.scale,
+            "shrink": options.shrink,
+            "access_log": not options.no_access_log,
+            "set": dict(options.set),
+        },
+    }
+    results: list[Result] = []
     try:
-        for name in options.medium or ["tmpfs", "disk"]:
-            with tempfile.TemporaryDirectory(prefix="regd-benchmark-", dir=getattr(options, name)) as directory:
-                medium = _Medium(name, Path(directory).resolve(), {})
-                comparisons += [run.compare(ROWS[row], medium, options.pairs) for row in options.row or ROWS]
-    except (OSError, UnexpectedReply, AssertionError) as error:
-        _progress("")
-        print(f"the benchmark failed: {error}", file=sys.stderr)
-        return 1
-    _progress("")
-    versions = {candidate.name: candidate.version() for candidate in (REGD, PEER)}
-    print("\n".join(versions.values()))
-    print(table(comparisons))
-    if options.json is not None:
-        settings = {"pairs": options.pairs, "scale": options.scale, "access_log": not options.no_access_log}
-        options.json.write_text(json_text(versions, settings, comparisons) + "\n", encoding="utf-8")
-    return 0
+        failures = _measure(options, results)
+    except KeyboardInterrupt:
+        failures = ["ended before all rows were measured"]
+    progress("")
+    _tell(options, header, [result for result in results if result.rounds])
+    for failure in failures:
+        print(f"the benchmark failed: {failure}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Final
 from benchmarks.payload import Payload
 from benchmarks.wire import Connection
 
-__all__ = ["MANIFEST_TYPE", "Stored", "push_bytes", "push_manifest", "push_payload"]
+__all__ = ["MANIFEST_TYPE", "Stored", "manifest_bytes", "push_bytes", "push_manifest", "push_payload"]
 
 MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG_TYPE: Final = "application/vnd.oci.image.config.v1+json"
@@ -58,19 +58,23 @@ def push_bytes(connection: Connection, repository: str, content: bytes) -> Store
     return stored
 
 
+def manifest_bytes(config: Stored, layers: Sequence[Stored]) -> bytes:
+    """The manifest of an image."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": config.descriptor(_CONFIG_TYPE),
+        "layers": [layer.descriptor(_LAYER_TYPE) for layer in layers],
+    }
+    return json.dumps(document).encode()
+
+
 def push_manifest(connection: Connection, repository: str, tag: str, config: Stored, layers: Sequence[Stored]) -> str:
     """
     PUT a manifest under a tag.
 
     :return: its digest.
     """
-    content = json.dumps(
-        {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST_TYPE,
-            "config": config.descriptor(_CONFIG_TYPE),
-            "layers": [layer.descriptor(_LAYER_TYPE) for layer in layers],
-        }
-    ).encode()
+    content = manifest_bytes(config, layers)
     connection.request("PUT", f"/v2/{repository}/manifests/{tag}", content, Content_Type=MANIFEST_TYPE).expect(201)
     return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -1,176 +1,109 @@
-"""The rows of the table: what each one asks of a server."""
+"""The rows of the table: what each one is called, whom it compares regd with, and what it is to reach."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from benchmarks.drivers import Work, in_processes, request_many
-from benchmarks.payload import Payload
-from benchmarks.pushing import MANIFEST_TYPE, Stored, push_bytes, push_manifest, push_payload
-from benchmarks.wire import Connection
+from benchmarks import loads
+from benchmarks.candidates import NGINX, NGINX_REGISTRY, REGISTRY
+from benchmarks.data import EMPTY, SEEDED, Data, repositories, tags
+from benchmarks.loads import Load
+from benchmarks.results import Goal, Unit
 
-__all__ = ["ROWS", "Row", "Seed", "Target", "seed"]
+__all__ = ["ROWS", "Row"]
 
-_MIB: Final = 1024 * 1024
-_REPOSITORY: Final = "bench/app"
-_SMALL_BLOB: Final = 4096
+BYTES: Final = Unit("MB/s", 1e-6, "s/GB", 1e9)
+REQUESTS: Final = Unit("requests/s", 1.0, "ms/request", 1e3)
+IMAGES: Final = Unit("images/s", 1.0, "ms/image", 1e3)
+PAGE: Final = Unit("ms", 1e3, "ms/request", 1e3, digits=2, lower=True)
+LATENCY: Final = Unit("ms", 1e3, "ms/request", 1e3, digits=1, lower=True)
+IDLE: Final = Unit("s/minute", 1.0, "s/s", 1.0, digits=3, lower=True)
+MEMORY: Final = Unit("MiB", 2.0**-20, "s/load", 1.0, digits=0, lower=True)
 
-#: The blob that pulls read.
-_PULLED: Final = 256 * _MIB
-#: The blobs that pushes write, and how many clients do so.
-_PUSHED: Final = 64 * _MIB
-_PUSHERS: Final = 2
-
-
-@dataclass(frozen=True)
-class Seed:
-    """
-    What a registry holds before reads are measured.
-
-    :ivar large: the path of a blob of 256 MiB.
-    :ivar small: the path of a blob of 4 KiB.
-    :ivar by_tag: the path of a manifest of ten layers, by its tag.
-    :ivar by_digest: the same by its digest.
-    """
-
-    large: str
-    small: str
-    by_tag: str
-    by_digest: str
-
-
-def seed(port: int) -> Seed:
-    """Push what :class:`Seed` speaks of."""
-    payload = Payload(_PULLED)
-    try:
-        with Connection(port) as connection:
-            large = push_payload(connection, _REPOSITORY, payload, "seed", chunked=False)
-            layers = [push_bytes(connection, _REPOSITORY, bytes([number]) * _SMALL_BLOB) for number in range(9)]
-            config = push_bytes(connection, _REPOSITORY, b'{"architecture":"amd64","os":"linux"}')
-            digest = push_manifest(connection, _REPOSITORY, "latest", config, [large, *layers])
-    finally:
-        payload.close()
-    blobs, manifests = f"/v2/{_REPOSITORY}/blobs", f"/v2/{_REPOSITORY}/manifests"
-    return Seed(f"{blobs}/{large.digest}", f"{blobs}/{layers[0].digest}", f"{manifests}/latest", f"{manifests}/{digest}")
-
-
-@dataclass(frozen=True)
-class Target:
-    """
-    A server under load.
-
-    :ivar port: its port.
-    :ivar seed: what it holds; for rows that write, nothing, and this is ``None``.
-    :ivar scale: how much to do: 1 for the usual amount, which takes a second or two.
-    """
-
-    port: int
-    seed: Seed | None
-    scale: float
-
-    def times(self, count: int) -> int:
-        """``count`` to scale, and at least 1."""
-        return max(1, round(count * self.scale))
-
-    @property
-    def held(self) -> Seed:
-        """What it holds."""
-        assert self.seed is not None, "this row reads, so the server has to be seeded"
-        return self.seed
+_BOTH: Final = (REGISTRY.name, NGINX_REGISTRY.name)
+_MEDIA: Final = ("tmpfs", "disk")
+_COUNTS: Final = (1000, 10_000, 100_000)
 
 
 @dataclass(frozen=True)
 class Row:
     """
     :ivar name: what to call it on the command line.
-    :ivar title: what the table calls it.
-    :ivar unit: of the amount in :class:`~benchmarks.drivers.Work`: ``B``, ``requests`` or ``images``.
-    :ivar reads: whether it needs a registry that holds the :class:`Seed`; else it gets an empty one.
+    :ivar title: what it does.
+    :ivar unit: how it is told.
+    :ivar peers: whom regd is compared with.
+    :ivar data: what a turn begins with.
     :ivar load: does it.
+    :ivar goals: what is to be reached.
+    :ivar media: where it is measured.
+    :ivar pairs: how many pairs of turns are enough, where it is fewer than usual.
     """
 
     name: str
     title: str
-    unit: str
-    reads: bool
-    load: Callable[[Target], Work]
+    unit: Unit
+    peers: tuple[str, ...]
+    data: Data
+    load: Load
+    goals: tuple[Goal, ...] = ()
+    media: tuple[str, ...] = _MEDIA
+    pairs: int = 1000
 
 
-def _push_client(port: int, payload: Payload, blobs: int, chunked: bool, number: int) -> float:
-    with Connection(port) as connection:
-        for blob in range(blobs):
-            push_payload(connection, "bench/push", payload, os.getpid(), number, blob, chunked=chunked)
-    return float(blobs * payload.blob_size)
+_ALL: Final = (*_BOTH, NGINX.name)
+
+# The goals: so many times as good as Debian's registry, or as nginx with files; or a limit in seconds or bytes.
+_TEN_TIMES: Final = (Goal(10, REGISTRY.name),)
+_TWELVE_TIMES: Final = (Goal(12, REGISTRY.name),)
+_TWICE: Final = (Goal(2, REGISTRY.name),)
+_PUSH: Final = (Goal(3, REGISTRY.name, "tmpfs"), Goal(2, REGISTRY.name, "disk"))
+_IMAGES: Final = (Goal(4, REGISTRY.name, "disk"),)
+_AS_FILES: Final = (Goal(1.2, NGINX.name),)
+_A_PAGE: Final = (Goal(0.005),)
+_SOON: Final = (Goal(0.02),)
+_AT_REST: Final = (Goal(0.05),)
+_SMALL: Final = (Goal(80 * 2**20),)
 
 
-def _push(target: Target, *, chunked: bool) -> Work:
-    payload = Payload(_PUSHED)
-    try:
-        return in_processes(_PUSHERS, partial(_push_client, target.port, payload, target.times(5), chunked))
-    finally:
-        payload.close()
-
-
-def _pull_client(port: int, path: str, times: int, _number: int) -> float:
-    with Connection(port) as connection:
-        return float(sum(connection.download(path) for _ in range(times)))
-
-
-def _pull(target: Target, *, clients: int) -> Work:
-    return in_processes(clients, partial(_pull_client, target.port, target.held.large, target.times(12 // clients)))
-
-
-#: How long small requests are repeated, in seconds.
-_REPEAT: Final = 3.0
-
-
-def _manifest_by_tag(target: Target) -> Work:
-    return request_many(target.port, "GET", target.held.by_tag, [f"Accept: {MANIFEST_TYPE}"], _REPEAT * target.scale)
-
-
-def _manifest_by_digest(target: Target) -> Work:
-    return request_many(target.port, "GET", target.held.by_digest, [f"Accept: {MANIFEST_TYPE}"], _REPEAT * target.scale)
-
-
-def _manifest_head(target: Target) -> Work:
-    return request_many(target.port, "HEAD", target.held.by_tag, [f"Accept: {MANIFEST_TYPE}"], _REPEAT * target.scale)
-
-
-def _blob_small(target: Target) -> Work:
-    return request_many(target.port, "GET", target.held.small, [], _REPEAT * target.scale)
-
-
-def _image_client(port: int, images: int, number: int) -> float:
-    repository = f"bench/small{number}"
-    with Connection(port) as connection:
-        for image in range(images):
-            layer = push_bytes(connection, repository, f"{os.getpid()}/{number}/{image}".encode().ljust(_SMALL_BLOB, b"."))
-            config: Stored = push_bytes(connection, repository, f'{{"author":"{os.getpid()}/{number}/{image}"}}'.encode())
-            push_manifest(connection, repository, f"t{image}", config, [layer])
-    return float(images)
-
-
-def _small_images(target: Target) -> Work:
-    return in_processes(4, partial(_image_client, target.port, target.times(60)))
+def _page(name: str, noun: str, count: int, data: Callable[[int], Data], load: Load) -> Row:
+    """A page out of a tree; that of 100,000 has a peer, the others only show that the size does not matter."""
+    full = count == 100_000
+    return Row(
+        name if full else f"{name}-{count // 1000}k",
+        f"a page of 100 out of {count:,} {noun}",
+        PAGE,
+        (REGISTRY.name,) if full else (),
+        data(count),
+        load,
+        _A_PAGE,
+        pairs=5 if full else 2,
+    )
 
 
 #: In the order of the table.
 ROWS: Final = {
     row.name: row
     for row in (
-        Row("push-fixed", "push 64 MiB blobs, Content-Length, 2 clients", "B", False, partial(_push, chunked=False)),
-        Row("push-chunked", "push 64 MiB blobs, chunked, 2 clients", "B", False, partial(_push, chunked=True)),
-        Row("pull-1", "pull a 256 MiB blob, 1 client", "B", True, partial(_pull, clients=1)),
-        Row("pull-2", "pull a 256 MiB blob, 2 clients", "B", True, partial(_pull, clients=2)),
-        Row("pull-4", "pull a 256 MiB blob, 4 clients", "B", True, partial(_pull, clients=4)),
-        Row("manifest-tag", "GET a manifest by tag", "requests", True, _manifest_by_tag),
-        Row("manifest-digest", "GET a manifest by digest", "requests", True, _manifest_by_digest),
-        Row("manifest-head", "HEAD a manifest by tag", "requests", True, _manifest_head),
-        Row("blob-small", "GET a 4 KiB blob", "requests", True, _blob_small),
-        Row("images-small", "push images of two small blobs, 4 clients", "images", False, _small_images),
+        Row("push-fixed", "push 64 MiB blobs, Content-Length, 2 clients", BYTES, _BOTH, EMPTY, partial(loads.push, chunked=False), _PUSH),
+        Row("push-chunked", "push 64 MiB blobs, chunked, 2 clients", BYTES, _BOTH, EMPTY, partial(loads.push, chunked=True), _PUSH),
+        Row("pull-1", "pull a 256 MiB blob, 1 client", BYTES, _ALL, SEEDED, partial(loads.pull, clients=1), _AS_FILES),
+        Row("pull-2", "pull a 256 MiB blob, 2 clients", BYTES, _ALL, SEEDED, partial(loads.pull, clients=2), _AS_FILES),
+        Row("pull-4", "pull a 256 MiB blob, 4 clients", BYTES, _ALL, SEEDED, partial(loads.pull, clients=4), _AS_FILES),
+        Row("range-1m", "GET 1 MiB out of 1 GiB, 32 connections", REQUESTS, _ALL, SEEDED, loads.ranges, _TWICE),
+        Row("v2-base", "GET /v2/, 32 connections", REQUESTS, _BOTH, EMPTY, loads.base),
+        Row("manifest-tag", "GET a manifest by tag, 32 connections", REQUESTS, _BOTH, SEEDED, loads.manifest_by_tag, _TEN_TIMES),
+        Row("manifest-digest", "GET it by digest, 32 connections", REQUESTS, _BOTH, SEEDED, loads.manifest_by_digest, _TEN_TIMES),
+        Row("manifest-head", "HEAD it by tag, 32 connections", REQUESTS, _BOTH, SEEDED, loads.manifest_head, _TEN_TIMES),
+        Row("blob-small", "GET a 1 KiB blob, 32 connections", REQUESTS, _BOTH, SEEDED, loads.small_blob, _TWELVE_TIMES),
+        Row("images-small", "push images of two small blobs, 4 clients", IMAGES, _BOTH, EMPTY, loads.small_images, _IMAGES),
+        *(_page("tags-page", "tags", count, tags, loads.tags_page) for count in _COUNTS),
+        *(_page("catalog-page", "repositories", count, repositories, loads.catalog_page) for count in _COUNTS),
+        Row("latency-p99", "GET /v2/ beside 8 uploads and 8 downloads", LATENCY, _BOTH, EMPTY, loads.latency_under_streams, _SOON),
+        # An idle daemon knows no medium, and a minute is a minute.
+        Row("idle", "CPU of an idle server", IDLE, _BOTH, EMPTY, loads.idle, _AT_REST, media=("tmpfs",), pairs=1),
+        Row("memory", "the largest process after all loads in one life", MEMORY, _BOTH, EMPTY, loads.everything, _SMALL, pairs=1),
     )
 }

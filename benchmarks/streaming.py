@@ -20,10 +20,12 @@ from statistics import quantiles
 from typing import Final
 
 from benchmarks.beside import Beside, Seen
+from benchmarks.candidates import REGD
 from benchmarks.drivers import Work, in_processes
 from benchmarks.payload import Payload
+from benchmarks.processes import Usage
 from benchmarks.pushing import push_bytes, push_payload
-from benchmarks.servers import REGD, Usage, running
+from benchmarks.servers import running
 from benchmarks.wire import Connection, UnexpectedReply
 
 __all__ = ["Phase", "measure"]

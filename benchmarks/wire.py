@@ -25,9 +25,6 @@ HOST: Final = "127.0.0.1"
 #: A server that says nothing for so many seconds has failed.
 TIMEOUT: Final = 120
 
-#: What Go's HTTP client, and so docker, puts into one chunk of a chunked body, in bytes.
-CHUNK: Final = 32 * 1024
-
 #: The most that is thrown away in one call, in bytes.
 _SINK: Final = 4 * 1024 * 1024
 
@@ -125,27 +122,22 @@ class Connection:
         """
         Send a request with ``payload`` and then ``tail`` as its body.
 
-        :param chunked: send it in chunks of :data:`CHUNK` bytes, as docker does, instead of with its length.
+        :param chunked: send it in chunks of 32 KiB, as docker does, instead of with its length.
         """
         how = {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(payload.size + len(tail))}
         self.socket.sendall(self.head(method, target, {"Content-Type": "application/octet-stream", **how}), socket.MSG_MORE)
         if chunked:
-            end = b""
-            for offset in range(0, payload.size, CHUNK):
-                size = min(CHUNK, payload.size - offset)
-                self.socket.sendall(b"%s%x\r\n" % (end, size), socket.MSG_MORE)
-                self._send_file(payload, offset, size)
-                end = b"\r\n"
-            self.socket.sendall(b"%s%x\r\n%s\r\n0\r\n\r\n" % (end, len(tail), tail))
+            self._send_file(payload.chunked_fd, payload.chunked_size)
+            self.socket.sendall(b"%x\r\n%s\r\n0\r\n\r\n" % (len(tail), tail))
         else:
-            self._send_file(payload, 0, payload.size)
+            self._send_file(payload.fd, payload.size)
             self.socket.sendall(tail)
         return self.reply(method)
 
-    def _send_file(self, payload: Payload, offset: int, size: int) -> None:
-        end = offset + size
-        while offset < end:
-            offset += os.sendfile(self.socket.fileno(), payload.fd, offset, end - offset)
+    def _send_file(self, fd: int, size: int) -> None:
+        offset = 0
+        while offset < size:
+            offset += os.sendfile(self.socket.fileno(), fd, offset, size - offset)
 
     def download(self, target: str) -> int:
         """
@@ -178,12 +170,28 @@ class Connection:
         reply, length = self._reply_head()
         if method == "HEAD" or reply.status in {204, 304}:
             return reply
-        while len(self._received) < length:
-            self._receive()
-        body, self._received = self._received[:length], self._received[length:]
+        body = self._chunks() if reply.fields.get("transfer-encoding", "").lower() == "chunked" else self._take(length)
         if reply.fields.get("connection", "").lower() == "close":
             self.close()
         return Reply(reply.status, reply.fields, body)
+
+    def _take(self, length: int) -> bytes:
+        while len(self._received) < length:
+            self._receive()
+        taken, self._received = self._received[:length], self._received[length:]
+        return taken
+
+    def _chunks(self) -> bytes:
+        """A body in the chunked coding (RFC 9112, section 7.1), as Go sends what it does not know the length of; without trailers."""
+        chunks = []
+        while True:
+            while b"\r\n" not in self._received:
+                self._receive()
+            size, _, self._received = self._received.partition(b"\r\n")
+            chunks.append(self._take(int(size, 16)))
+            self._take(2)
+            if not chunks[-1]:
+                return b"".join(chunks)
 
     def _reply_head(self) -> tuple[Reply, int]:
         while b"\r\n\r\n" not in self._received:

@@ -35,7 +35,7 @@ from regd.config.schema import Key, Refused, as_section
 from regd.config.survey import survey
 from regd.config.values import Place
 
-__all__ = ["DEFAULT_PATH", "default_path", "load", "parse"]
+__all__ = ["DEFAULT_PATH", "default_path", "load"]
 
 T = TypeVar("T")
 
@@ -62,18 +62,7 @@ def load(path: str | None, environ: Mapping[str, str]) -> Loaded:
     :raises ConfigError: there is no such file, it is no YAML, or a key in it must not be so. ``problems`` has all that were found.
     """
     path = default_path(path, environ)
-    return parse(_contents(path), path, environ)
-
-
-def parse(source: bytes, path: str, environ: Mapping[str, str]) -> Loaded:
-    """Read a configuration that somebody has read from its file already.
-
-    :param source: what is in the file.
-    :param path: the file, for messages.
-    :param environ: see :func:`load`.
-    :raises ConfigError: see :func:`load`.
-    """
-    document, more = parse_document(source, path)
+    document, more = parse_document(_contents(path), path)
     warnings = [f"{path}: another YAML document follows the first and is not read"] if more else []
     if is_null(document):
         document = MapNode({}, document.origin)
@@ -88,7 +77,7 @@ def parse(source: bytes, path: str, environ: Mapping[str, str]) -> Loaded:
     if reading.errors:
         raise ConfigError.joined(reading.errors)
     warnings += [*unknown, *found.warnings, *reading.warnings]
-    return Loaded(config, tuple(map(one_line, warnings)), path, source)
+    return Loaded(config, tuple(map(one_line, warnings)), path)
 
 
 def _contents(path: str) -> bytes:
@@ -214,7 +203,6 @@ def _http(reading: _Reading) -> HTTP:
         relativeurls=get(keys.RELATIVEURLS),
         headers=get(keys.HEADERS),
         draintimeout=get(keys.DRAINTIMEOUT),
-        workers=get(keys.WORKERS),
         debug=Debug(get(keys.DEBUG_ADDR)),
     )
 

@@ -1,0 +1,276 @@
+"""
+What is measured: regd, and what people run today. Each candidate is a few programs with their configuration files. Those that are a
+registry get the very same ``config.yml``, and all of them the same access log, to a file.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from tests.e2e.process import SEARCH_PATH, free_port
+
+__all__ = [
+    "CANDIDATES",
+    "NGINX",
+    "NGINX_REGISTRY",
+    "REGD",
+    "REGISTRY",
+    "Candidate",
+    "Place",
+    "Start",
+    "find",
+    "regd_with",
+    "version_in",
+    "versions",
+]
+
+_ROOT: Final = Path(__file__).resolve().parent.parent
+
+#: What the image of registry:2 comes with, on another port and directory.
+_REGISTRY_YML: Final = """\
+version: 0.1
+log:
+  level: info
+  accesslog:
+    disabled: {no_access_log}
+  fields:
+    service: registry
+storage:
+  cache:
+    blobdescriptor: inmemory
+  filesystem:
+    rootdirectory: {data}
+  delete:
+    enabled: true
+http:
+  addr: 127.0.0.1:{port}
+  secret: asecretforthebenchmark
+  headers:
+    X-Content-Type-Options: [nosniff]
+"""
+
+#: What both nginx.conf have in common: Debian's settings, with files that any user may write, and connections that are kept for as long
+#: as the load takes.
+_NGINX_CONF: Final = """\
+daemon off;
+{user}worker_processes auto;
+pid {directory}/{name}.pid;
+error_log stderr;
+events {{
+    worker_connections 1024;
+    use epoll;
+    multi_accept on;
+}}
+http {{
+    access_log {access_log};
+    client_body_temp_path {directory}/{name}-body;
+    proxy_temp_path {directory}/{name}-proxy;
+    fastcgi_temp_path {directory}/{name}-fastcgi;
+    uwsgi_temp_path {directory}/{name}-uwsgi;
+    scgi_temp_path {directory}/{name}-scgi;
+    default_type application/octet-stream;
+    sendfile on;
+    tcp_nopush on;
+    tcp_nodelay on;
+    keepalive_requests 1000000000;
+{rest}}}
+"""
+
+#: The server of the usual compose recipe: no limit of a body's size, nothing buffered, /v1/ refused.
+_PROXYING: Final = """\
+    proxy_http_version 1.1;
+    upstream registry {{ server 127.0.0.1:{upstream}; }}
+    server {{
+        listen 127.0.0.1:{port};
+        client_max_body_size 0;
+        location /v1/ {{ return 404; }}
+        location /v2/ {{
+            proxy_pass http://registry/v2/;
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Real-IP $remote_addr;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_buffering off;
+            proxy_request_buffering off;
+        }}
+    }}
+"""
+
+#: A server of files, for the registry's own tree of them.
+_STATIC: Final = """\
+    server {{
+        listen 127.0.0.1:{port};
+        root {data};
+    }}
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """
+    Where and how a candidate is to run.
+
+    :ivar directory: for its configuration and its logs; absolute.
+    :ivar data: the root directory of its storage; absolute.
+    :ivar port: where it is to listen, on 127.0.0.1.
+    :ivar access_log: whether it logs each request, to a file.
+    """
+
+    directory: Path
+    data: Path
+    port: int
+    access_log: bool
+
+
+@dataclass(frozen=True)
+class Start:
+    """
+    One program of a candidate.
+
+    :ivar command: its command line.
+    :ivar port: where it listens.
+    :ivar ready: the statuses of ``GET /v2/`` that say it does its work.
+    :ivar environment: the variables that it needs besides ``PATH`` and ``LANG``.
+    """
+
+    command: tuple[str, ...]
+    port: int
+    ready: frozenset[int] = frozenset({200})
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """
+    Something that can be measured.
+
+    :ivar name: what tables call it.
+    :ivar programs: what has to be installed for it.
+    :ivar prepare: writes its configuration and says what to start, in this order.
+    :ivar environment: further variables of its programs.
+    """
+
+    name: str
+    programs: tuple[str, ...]
+    prepare: Callable[[Place], list[Start]]
+
+    def missing(self) -> list[str]:
+        """The programs that are not installed."""
+        return [program for program in self.programs if find(program) is None]
+
+    def blob_path(self, repository: str, digest: str) -> str:
+        """The path of a blob's URL."""
+        if self.name == NGINX.name:
+            algorithm, _, encoded = digest.partition(":")
+            return f"/docker/registry/v2/blobs/{algorithm}/{encoded[:2]}/{encoded}/data"
+        return f"/v2/{repository}/blobs/{digest}"
+
+
+def find(program: str) -> str | None:
+    """Where a program is; Debian keeps daemons where the path of a user may not lead."""
+    return shutil.which(program, path=SEARCH_PATH)
+
+
+def _write_registry_yml(place: Place, name: str, port: int) -> str:
+    path = place.directory / f"{name}.yml"
+    text = _REGISTRY_YML.format(data=place.data, port=port, no_access_log=str(not place.access_log).lower())
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def _nginx(place: Place, name: str, rest: str, ready: frozenset[int]) -> Start:
+    path = place.directory / f"{name}.conf"
+    # As root its workers would become a user that may not read what is in a directory of ours.
+    user = "user root;\n" if os.geteuid() == 0 else ""
+    access_log = f"{place.directory}/{name}-access.log" if place.access_log else "off"
+    text = _NGINX_CONF.format(directory=place.directory, name=name, user=user, access_log=access_log, rest=rest)
+    path.write_text(text, encoding="utf-8")
+    # Its own log, until it has read where that is, is in a place that only root may write to.
+    return Start((find("nginx") or "nginx", "-c", str(path), "-p", str(place.directory), "-e", "stderr"), place.port, ready)
+
+
+def _start_regd(place: Place) -> list[Start]:
+    twistd = str(Path(sys.executable).with_name("twistd"))
+    try:
+        importlib.metadata.version("regd")
+        environment = {}
+    except importlib.metadata.PackageNotFoundError:
+        environment = {"PYTHONPATH": str(_ROOT)}
+    path = _write_registry_yml(place, "regd", place.port)
+    return [Start((twistd, "--nodaemon", "--pidfile=", "regd", "-c", path), place.port, environment=environment)]
+
+
+def _start_registry(place: Place) -> list[Start]:
+    return [_registry_at(place, place.port)]
+
+
+def _registry_at(place: Place, port: int) -> Start:
+    path = _write_registry_yml(place, "docker-registry", port)
+    return Start((find("docker-registry") or "docker-registry", "serve", path), port, environment={"OTEL_TRACES_EXPORTER": "none"})
+
+
+def _start_nginx_registry(place: Place) -> list[Start]:
+    upstream = free_port()
+    rest = _PROXYING.format(upstream=upstream, port=place.port)
+    return [_registry_at(place, upstream), _nginx(place, "nginx-registry", rest, frozenset({200}))]
+
+
+def _start_static(place: Place) -> list[Start]:
+    # It has no /v2/, and says so as soon as it serves.
+    return [_nginx(place, "nginx", _STATIC.format(port=place.port, data=place.data), frozenset({404}))]
+
+
+REGD: Final = Candidate("regd", (), _start_regd)
+REGISTRY: Final = Candidate("docker-registry", ("docker-registry",), _start_registry)
+NGINX_REGISTRY: Final = Candidate("nginx+registry", ("docker-registry", "nginx"), _start_nginx_registry)
+NGINX: Final = Candidate("nginx", ("nginx",), _start_static)
+
+#: By name, in the order in which they take turns.
+CANDIDATES: Final = {candidate.name: candidate for candidate in (REGD, REGISTRY, NGINX_REGISTRY, NGINX)}
+
+
+def regd_with(variables: Mapping[str, str]) -> Candidate:
+    """
+    The daemon with some of its settings changed.
+
+    :param variables: ``REGISTRY_*``, see ``docs/configuration.rst``.
+    """
+
+    def prepare(place: Place) -> list[Start]:
+        return [replace(start, environment={**start.environment, **variables}) for start in _start_regd(place)]
+
+    return replace(REGD, prepare=prepare)
+
+
+#: Run by the interpreter that runs regd.
+_REGD_VERSIONS: Final = "import platform, regd, twisted; print(regd.__version__, twisted.__version__, platform.python_version())"
+
+
+def versions() -> dict[str, str]:
+    """The version of everything that takes part, by name; those that are not installed are left out."""
+    regd, twisted, python = _output(sys.executable, "-c", _REGD_VERSIONS).split()
+    found = {"regd": regd, "Twisted": twisted, "Python": python, "Linux": os.uname().release}
+    for program, argument in (("docker-registry", "--version"), ("nginx", "-v"), ("wrk", "-v")):
+        path = find(program)
+        if path is not None:
+            found[program] = version_in(_output(path, argument))
+    return found
+
+
+def _output(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, cwd=_ROOT)
+    return done.stdout + done.stderr
+
+
+def version_in(text: str) -> str:
+    """The first word with a digit and a dot in what a program says of itself: ``nginx version: nginx/1.22.1``."""
+    words = [word.rpartition("/")[2] for word in text.split()]
+    return next((word for word in words if "." in word and any(map(str.isdigit, word))), "unknown")
