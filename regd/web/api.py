@@ -23,6 +23,7 @@ from regd.web.lists import ListHandlers
 from regd.web.manifests import ManifestHandlers
 from regd.web.request import StreamingRequest
 from regd.web.response import Response
+from regd.web.routes import Routes
 from regd.web.uploads import UploadHandlers
 
 __all__ = ["Api"]
@@ -83,10 +84,9 @@ class Api:
         self._lists = lists
         self._readonly = readonly
 
-    def resource(self) -> IResource:
+    def resource(self) -> Routes:
         """What serves the routes."""
-        resource: IResource = self.app.resource()
-        return resource
+        return Routes(self.app)
 
     # The base
 

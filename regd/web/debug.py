@@ -18,6 +18,7 @@ from regd.telemetry.health import Health
 from regd.web.dispatch import Dispatcher
 from regd.web.request import StreamingRequest
 from regd.web.response import Response, json_response
+from regd.web.routes import Routes
 
 __all__ = ["DebugApi"]
 
@@ -34,10 +35,9 @@ class DebugApi:
         self._health = health
         self._variables = variables
 
-    def resource(self) -> IResource:
+    def resource(self) -> Routes:
         """What serves the routes."""
-        resource: IResource = self.app.resource()
-        return resource
+        return Routes(self.app)
 
     @app.route("/debug/health", methods=["GET"])
     def health(self, request: StreamingRequest) -> IResource:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger, LogLevel
@@ -13,17 +14,16 @@ from twisted.web.server import NOT_DONE_YET
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.exceptions import NotFound as NoRoute
 from werkzeug.routing import RequestRedirect
-from zope.interface import implementer
 
 from regd.errors import BadRequest, NotFound, OutOfSpace, RegistryError, Unavailable, Unknown, Unsupported
 from regd.storage.driver import Full, StorageError
 from regd.web.body import BodyAborted
+from regd.web.fields import CommonFields
+from regd.web.leaf import Leaf
 from regd.web.request import StreamingRequest
-from regd.web.response import Response, error_response, send
+from regd.web.response import Response, error_response, send_at_once, send_rest
 
-__all__ = ["Dispatcher", "Leaf"]
-
-_API_VERSION: Final = ("Docker-Distribution-Api-Version", "registry/2.0")
+__all__ = ["Dispatcher"]
 
 #: How long a client is asked to wait when the storage fails, in seconds.
 _RETRY_AFTER: Final = {"Retry-After": "5"}
@@ -39,7 +39,7 @@ class Dispatcher:
     _log = Logger()
 
     def __init__(self, headers: Mapping[str, tuple[str, ...]]) -> None:
-        self._headers = dict(headers)
+        self._common = CommonFields(headers)
         self._running: set[Deferred[None]] = set()
 
     def answering(self, handler: Callable[[], Awaitable[Response]]) -> IResource:
@@ -63,23 +63,21 @@ class Dispatcher:
         Answer a request with what ``handler`` returns or raises. When the client goes away, the handler runs on all the same: what it has
         begun, a commit say, is to be finished and not cut in two.
         """
-        running = Deferred.fromCoroutine(self._run(request, handler))
-        if not running.called:
-            self._running.add(running)
-            running.addBoth(lambda _: self._running.discard(running))
+        running = self._run(request, handler)
+        try:
+            # Most handlers wait for nothing. One that does becomes a Deferred, which costs more than some handlers.
+            waiting = running.send(None)
+        except StopIteration:
+            return
+        going_on: Deferred[None] = Deferred.fromCoroutine(_resume(running, waiting))
+        if not going_on.called:
+            self._running.add(going_on)
+            going_on.addBoth(lambda _: self._running.discard(going_on))
 
     async def settle(self) -> None:
         """Wait until no handler runs."""
         while self._running:
             await DeferredList(self._running)
-
-    async def _answer(self, request: StreamingRequest, response: Response) -> None:
-        if not request.client_gone:
-            request.setHeader("Server", "regd")
-            request.setHeader(*_API_VERSION)
-            for name, values in self._headers.items():
-                request.responseHeaders.setRawHeaders(name, values)
-        await send(request, response)
 
     async def _run(self, request: StreamingRequest, handler: Callable[[], Awaitable[Response]]) -> None:
         try:
@@ -94,21 +92,18 @@ class Dispatcher:
                 return
             except StorageError as error:
                 response = error_response(self._storage_failed(request, error))
-            await self._answer(request, response)
+            if not send_at_once(request, response, self._common):
+                await send_rest(request, response)
         except StorageError as error:
-            await self._break_off(request, self._storage_failed(request, error))
+            self._break_off(request, self._storage_failed(request, error))
         except Exception:  # noqa: BLE001 - the last resort: a fault of regd's own must not leave the client waiting
             self._log.failure("{method} {uri} failed", level=LogLevel.error, method=_text(request.method), uri=_text(request.uri))
-            await self._break_off(request, Unknown())
+            self._break_off(request, Unknown())
 
-    async def _break_off(self, request: StreamingRequest, error: RegistryError) -> None:
+    def _break_off(self, request: StreamingRequest, error: RegistryError) -> None:
         """An answer has failed on its way: say so, or, where part of it has been sent, end the connection before the length promised."""
         if not request.startedWriting:
-            for name, _ in list(request.responseHeaders.getAllRawHeaders()):
-                # What was said of the content is not so of the error, least of all for how long it may be kept.
-                if name != b"Date":
-                    request.responseHeaders.removeHeader(name)
-            await self._answer(request, error_response(error))
+            send_at_once(request, error_response(error), self._common)
         elif not request.client_gone:
             request.loseConnection()
 
@@ -119,23 +114,19 @@ class Dispatcher:
         return Unavailable("the storage of the registry does not work at the moment, try again later", headers=_RETRY_AFTER)
 
 
-@implementer(IResource)
-class Leaf:
-    """What a resource without children has to have for the sake of the interface."""
-
-    isLeaf = True  # noqa: N815 - IResource's name
-
-    def render(self, request: StreamingRequest) -> object:
-        """Answer a request."""
-        raise TypeError(f"{type(self).__name__} does not say how")
-
-    def getChildWithDefault(self, name: bytes, request: StreamingRequest) -> IResource:  # noqa: N802 - IResource's name
-        """A leaf has no children, so nobody asks."""
-        raise KeyError(name)
-
-    def putChild(self, path: bytes, child: IResource) -> None:  # noqa: N802 - IResource's name
-        """A leaf has no children."""
-        raise TypeError("a leaf takes no children")
+@types.coroutine
+def _resume(running: Coroutine[Any, Any, None], waiting: Any) -> Generator[Any, Any, None]:
+    """What is left of a coroutine that has been run up to the first thing that it waits for."""
+    while True:
+        try:
+            try:
+                result = yield waiting
+            except BaseException as error:  # noqa: BLE001 - it is the coroutine's
+                waiting = running.throw(error)
+            else:
+                waiting = running.send(result)
+        except StopIteration:
+            return
 
 
 class _Answering(Leaf):

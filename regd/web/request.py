@@ -32,13 +32,15 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel, _ChunkedTransferDecoder
+from twisted.web.http import _ChunkedTransferDecoder
 from twisted.web.resource import IResource
-from twisted.web.server import Request, Site
+from twisted.web.server import NOT_DONE_YET, Site
 
 from regd.errors import BadRequest, RegistryError, Unknown
 from regd.web.body import RequestBody
 from regd.web.chunked import ChunkedDecoder
+from regd.web.plain import PlainChannel
+from regd.web.prepared import PreparedRequest
 
 __all__ = ["DRAIN_LIMIT", "StreamingChannel", "StreamingRequest", "StreamingSite"]
 
@@ -71,21 +73,38 @@ def _envelope(error: RegistryError) -> bytes:
     return json.dumps(error.envelope()).encode() + b"\n"
 
 
-class StreamingRequest(Request):
+class StreamingRequest(PreparedRequest):
     """
     A request whose body is :attr:`body`, not ``content``, which stays ``None``.
 
-    :ivar body: the body as a stream; of length 0 where there is none.
-    :ivar client_gone: whether the connection was lost before the answer was complete.
     """
 
-    body: RequestBody
-    # Names without a type in Twisted.
-    channel: Any
     site: Any
 
+    #: The body, if there is one or somebody has asked for it; and its length, -1 while the headers are not in.
+    _body: RequestBody | None = None
+    _length: int | None = -1
     _begun = False
     _log = Logger()
+
+    @property
+    def body(self) -> RequestBody:
+        """The body as a stream; of length 0 where there is none."""
+        if self._body is None:
+            # Who asks for a body that is none gets one that has ended. Few do.
+            self._body = RequestBody(0, self.transport, self._send_continue)
+            self._body.end()
+        return self._body
+
+    @property
+    def bodiless(self) -> bool:
+        """Whether it has no body, or, as long as its headers are not in, none yet."""
+        return self._length in {0, -1}
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of the body has come."""
+        return self._length == 0 or (self._body is not None and self._body.ended)
 
     @property
     def client_gone(self) -> bool:
@@ -94,9 +113,9 @@ class StreamingRequest(Request):
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802 - Twisted's name
         """The headers are in. Nothing is kept of what ``twisted.web`` would keep a body in."""
-        self.body = RequestBody(length, self.channel.transport, self._send_continue)
-        if length == 0:
-            self.body.end()
+        self._length = length
+        if length != 0:
+            self._body = RequestBody(length, self.transport, self._send_continue)
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
         """Part of the body has come."""
@@ -106,7 +125,7 @@ class StreamingRequest(Request):
         """Handle the request: what ``requestReceived`` does, without looking for form fields in a body."""
         self._begun = True
         self.method, self.uri, self.clientproto = command, path, version
-        absolute = _ABSOLUTE.match(path)
+        absolute = None if path.startswith(b"/") else _ABSOLUTE.match(path)
         if absolute is not None:
             # RFC 9112, section 3.2.2: a server takes this form too, and then the Host field does not count.
             self.requestHeaders.setRawHeaders(b"Host", [absolute[1]])
@@ -114,11 +133,21 @@ class StreamingRequest(Request):
         if path == b"*" and command != b"OPTIONS":
             # RFC 9112, section 3.2.4: only OPTIONS is asked of the server as a whole. So this is a path, of nothing.
             path = b"/*"
-        # For the answers that Twisted gives by itself.
-        self.setHeader("Docker-Distribution-Api-Version", "registry/2.0")
         self.path, _, query = path.partition(b"?")
-        self.args = _arguments(query)
+        self.args = _arguments(query) if query else {}
         self.process()
+
+    def process(self) -> None:
+        """Have the request answered: what ``twisted.web`` does, for a site of one resource that answers everything."""
+        self.site = self.channel.site
+        if self.path == b"*":
+            self._handleStar()
+            return
+        try:
+            if self.site.resource.render(self) is not NOT_DONE_YET:
+                raise TypeError("the resource of the site does not answer by itself")
+        except Exception:  # noqa: BLE001 - whatever it is, the client is answered
+            self.processingFailed(Failure())
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802 - Twisted's name
         """The whole of the request is in."""
@@ -127,18 +156,13 @@ class StreamingRequest(Request):
         else:
             self.body.end()
 
-    def write(self, data: bytes) -> None:
-        """As ``twisted.web``; the first write settles whether the connection can go on."""
-        if not self.startedWriting and self.channel is not None and not self.body.ended:
-            self.channel.answering_early(self)
-        super().write(data)
-
     def processingFailed(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
         """A fault of regd's own, outside of any handler. Stock would answer in HTML."""
         self._log.failure("a request could not be processed", failure=reason)
         if self.startedWriting:
             self.loseConnection()
             return
+        self.unprepare()
         body = _envelope(Unknown())
         self.setResponseCode(500)
         self.setHeader("Content-Type", "application/json")
@@ -150,8 +174,8 @@ class StreamingRequest(Request):
         """The client is gone."""
         site = self.site
         super().connectionLost(reason)
-        if hasattr(self, "body"):
-            self.body.fail(reason)
+        if self._body is not None:
+            self._body.fail(reason)
         if self._begun and site is not None and not self.finished:
             site.lost(self)
 
@@ -178,14 +202,14 @@ class StreamingRequest(Request):
             self.channel.send_continue()
 
 
-class StreamingChannel(HTTPChannel):
+class StreamingChannel(PlainChannel):
     """One connection, speaking HTTP/1.1."""
 
     # Names without a type in Twisted, or with one that says less than is so here.
     transport: Any
     factory: Any
 
-    requestFactory = StreamingRequest  # noqa: N815 - Twisted's name
+    requestFactory: Any = StreamingRequest  # noqa: N815 - Twisted's name
     abortTimeout = LINGER  # noqa: N815 - Twisted's name
 
     _host: IAddress
@@ -242,8 +266,9 @@ class StreamingChannel(HTTPChannel):
                 # docker, podman and skopeo try TLS first where plain HTTP is allowed. Waiting for a line that never ends would cost each
                 # command their time-out for handshakes, ten seconds.
                 self._respondToBadRequestAndDisconnect()
-        if not self._refused:
-            super().dataReceived(data)
+        if self._refused:
+            return
+        super().dataReceived(data)
 
     def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:  # noqa: N802 - Twisted's name
         """A header field may say how the body is coded."""
@@ -274,7 +299,8 @@ class StreamingChannel(HTTPChannel):
 
     def answering_early(self, request: StreamingRequest) -> None:
         """The answer to a request begins before its body has ended: say so when the connection cannot outlive it."""
-        left = None if request.body.length is None else request.body.length - request.body.received
+        body = request.body
+        left = None if body.length is None else body.length - body.received
         if left is None or left > DRAIN_LIMIT or self._continue_awaited:
             # A client that waited for "100 Continue" may send the body now or never; the next bytes could be either.
             self.persistent = False
@@ -282,7 +308,7 @@ class StreamingChannel(HTTPChannel):
 
     def requestDone(self, request: StreamingRequest) -> None:  # noqa: N802 - Twisted's name
         """A request is answered."""
-        if request.body.ended:
+        if request.ended:
             super().requestDone(request)
             return
         self._draining, self._drained_from = request, request.body.received
@@ -295,7 +321,7 @@ class StreamingChannel(HTTPChannel):
     def allContentReceived(self) -> None:  # noqa: N802 - Twisted's name
         """The last byte of a request has come."""
         request = self.requests[-1]
-        if request.body.length != 0:
+        if not request.bodiless:
             self.setTimeout(self.factory.timeOut)
         super().allContentReceived()
         if self._draining is request:
@@ -313,7 +339,7 @@ class StreamingChannel(HTTPChannel):
         """Nothing came for too long; unless it is we who did not read."""
         request: StreamingRequest | None = self.requests[-1] if self.requests else None
         # One whose headers are not complete has no body yet.
-        if request is not None and hasattr(request, "body") and self._draining is None and request.body.paused:
+        if request is not None and not request.bodiless and self._draining is None and request.body.paused:
             self.setTimeout(BODY_TIMEOUT)
             return
         super().timeoutConnection()

@@ -13,11 +13,12 @@ from zope.interface import implementer
 
 from regd.errors import RegistryError
 from regd.storage.driver import Content
+from regd.web.fields import CommonFields
 from regd.web.ranges import ByteRange
 from regd.web.request import StreamingRequest
 from regd.web.transport import send_file
 
-__all__ = ["ContentBody", "Response", "error_response", "json_response", "send"]
+__all__ = ["ContentBody", "Response", "error_response", "json_response", "send", "send_at_once", "send_rest"]
 
 #: Content up to this size is read and sent with the headers, in one packet often, instead of by the kernel.
 _SMALL: Final = 32 * 1024
@@ -86,27 +87,50 @@ def error_response(error: RegistryError) -> Response:
     return json_response(error.status, error.envelope(), error.headers)
 
 
-async def send(request: StreamingRequest, response: Response) -> None:
+_COMMON: Final = CommonFields()
+
+
+def send_at_once(request: StreamingRequest, response: Response, common: CommonFields = _COMMON) -> bool:
     """
-    Send an answer to its end, and finish the request. A client that goes away meanwhile ends it early, and quietly.
+    Send an answer whose body is at hand, head and body in one piece, and finish the request; also one that nobody is there to be sent to.
+
+    :param common: the fields that every answer has.
+    :returns: whether that was all. Where it was not, the head is prepared, and :func:`send_rest` has to be called.
     """
+    if request.client_gone:
+        response.close()
+        return True
+    body = response.body
+    length = None if response.status in _NO_LENGTH else response.length
+    request.prepare(
+        response.status,
+        lambda: common.head(request.clientproto, response.status, request.responseHeaders.getAllRawHeaders(), response.headers, length),
+    )
+    if isinstance(body, ContentBody):
+        if request.method != b"HEAD":
+            return False
+        response.close()
+    request.write(body if isinstance(body, bytes) else b"")
+    request.finish()
+    return True
+
+
+async def send_rest(request: StreamingRequest, response: Response) -> None:
+    """
+    Send the body that :func:`send_at_once` could not, and finish the request. A client that goes away meanwhile ends it early, and quietly.
+    """
+    assert isinstance(response.body, ContentBody)
     try:
-        if request.client_gone:
-            return
-        request.setResponseCode(response.status)
-        for name, value in response.headers.items():
-            request.responseHeaders.setRawHeaders(name, (value,) if isinstance(value, str) else value)
-        if response.status not in _NO_LENGTH:
-            request.setHeader("Content-Length", str(response.length))
-        complete = True
-        if isinstance(response.body, ContentBody) and request.method != b"HEAD":
-            complete = await _send_content(request, response.body)
-        else:
-            request.write(response.body if isinstance(response.body, bytes) else b"")
-        if complete and not request.client_gone:
+        if await _send_content(request, response.body) and not request.client_gone:
             request.finish()
     finally:
         response.close()
+
+
+async def send(request: StreamingRequest, response: Response, common: CommonFields = _COMMON) -> None:
+    """Send an answer to its end, and finish the request, as :func:`send_at_once` and :func:`send_rest` do."""
+    if not send_at_once(request, response, common):
+        await send_rest(request, response)
 
 
 async def _send_content(request: StreamingRequest, body: ContentBody) -> bool:

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 from urllib.parse import unquote_to_bytes
 
-from twisted.web.resource import IResource
-
 from regd.errors import BadRequest, NotFound, RegistryError
-from regd.web.dispatch import Dispatcher, Leaf
+from regd.web.dispatch import Dispatcher
+from regd.web.leaf import Leaf
 from regd.web.request import StreamingRequest
 from regd.web.response import Response, error_response
+from regd.web.routes import Routes
 
 __all__ = ["Root"]
 
 
 class Root(Leaf):
     """
-    :param routes: Klein's resource.
     :param prefix: ``http.prefix``; begins and ends with ``/``.
     """
 
-    def __init__(self, dispatcher: Dispatcher, routes: IResource, prefix: str = "/") -> None:
+    def __init__(self, dispatcher: Dispatcher, routes: Routes, prefix: str = "/") -> None:
         self._dispatcher = dispatcher
         self._routes = routes
         self._prefix = prefix.encode("ascii")
+        # Paths of routes begin with the slash that the prefix ends with.
+        self._offset = len(prefix) - 1
 
     def render(self, request: StreamingRequest) -> object:
         """Hand a request to the routes, its path without the prefix."""
+        raw = request.path
+        if b"%" not in raw and raw.isascii() and raw.startswith(self._prefix):
+            answer = self._routes.answer(request, raw[self._offset :].decode("ascii"))
+            if answer is not None:
+                return answer.render(request)
+        return self._render_slowly(request)
+
+    def _render_slowly(self, request: StreamingRequest) -> object:
         path = unquote_to_bytes(request.path)
         problem: RegistryError | None = None
         if not path.startswith(self._prefix):

@@ -21,6 +21,7 @@ from twisted.internet.testing import StringTransport
 from twisted.protocols.basic import LineReceiver
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web import http, server
+from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 
 from regd.web.request import StreamingChannel, StreamingRequest, StreamingSite
@@ -274,6 +275,59 @@ class RequestTests(StockCase):
         request: Any = http.Request(self.channel, False)
         request.requestHeaders.addRawHeader(b"A", b"\xff")
         self.assertRaises(UnicodeDecodeError, request.getHeader, "A")
+
+
+class PlainTests(StockCase):
+    """What :mod:`regd.web.plain`, :mod:`regd.web.heads` and :mod:`regd.web.prepared` do in the place of Twisted."""
+
+    def test_between_two_requests(self) -> None:
+        """``_HTTPChannel__first_line`` is 1 there, 2 after an empty line that was let pass, and 0 within a head; ``line_mode`` is on."""
+        self.patch(Page, "render", lambda page, request: server.NOT_DONE_YET)
+        for data, first in ((b"", 1), (b"\r\n", 2), (b"GET / HTTP/1.1\r\n", 0), (b"Host: a\r\n", 0)):
+            if data:
+                self.send(data)
+            self.assertEqual((self.channel._HTTPChannel__first_line, bool(self.channel.line_mode)), (first, True))
+        self.send(b"\r\n")
+        self.assertEqual((self.channel._HTTPChannel__first_line, self.channel.line_mode, self.channel._handlingRequest), (1, 0, True))
+        self.channel.requests[0].finish()
+        self.assertEqual((self.channel._HTTPChannel__first_line, self.channel.line_mode, self.channel._handlingRequest), (1, 1, False))
+
+    def test_buffers_of_the_line_receiver(self) -> None:
+        """``_buffer`` holds the beginning of a line; ``_busyReceiving`` says that one is being handled."""
+        self.send(b"GET")
+        self.assertEqual((self.channel._buffer, self.channel._busyReceiving), (b"GET", False))
+        self.patch(Page, "render", lambda page, request: self.channel.calls.append(self.channel._busyReceiving) or b"")
+        self.assertIn(True, self.send(b" / HTTP/1.1\r\n\r\n"))
+
+    def test_what_all_content_received_does(self) -> None:
+        """``_savedTimeOut``, ``_handlingRequest`` and raw mode: regd does the same for a request that is not answered at once."""
+        source = inspect.getsource(http.HTTPChannel.allContentReceived)
+        for name in ("if self.timeOut:", "self._savedTimeOut = self.setTimeout(None)", "self._handlingRequest = True", "self.setRawMode()"):
+            self.assertIn(name, source)
+
+    def test_what_a_request_begins_with(self) -> None:
+        """That of regd does not call the base classes'."""
+        stock: Any = server.Request(self.channel, False)
+        ours: Any = StreamingRequest(self.channel)
+        types = [{name: type(value) for name, value in vars(request).items()} for request in (stock, ours)]
+        self.assertEqual(*types)
+
+    def test_fields(self) -> None:
+        """``Headers._rawHeaders``: lists of values by names in Twisted's form."""
+        headers: Any = Headers()
+        headers.addRawHeader(b"x-etag", b"a")
+        headers.addRawHeader(b"X-ETAG", b"b")
+        self.assertEqual(headers._rawHeaders, {b"X-Etag": [b"a", b"b"]})
+
+    def test_what_process_and_finish_do(self) -> None:
+        """``process`` of regd renders the site's resource; its ``write`` takes the place of that which makes the head."""
+        self.assertIn("_handleStar()", inspect.getsource(server.Request.process))
+        source = inspect.getsource(http.Request.finish)
+        for name in ("if not self.startedWriting:", "if self.chunked:", "self.channel.factory.log(self)", "self.finished = 1", "_cleanup"):
+            self.assertIn(name, source)
+        source = inspect.getsource(http.Request.write)
+        for name in ("self.startedWriting = 1", "NO_BODY_CODES", 'b"HEAD"', "self.sentLength + len(data)", "self.channel.write(data)"):
+            self.assertIn(name, source)
 
 
 class SiteTests(SynchronousTestCase):
