@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-__all__ = ["Page", "after"]
+from regd.registry.pace import Pace
+from regd.storage.driver import Driver, Missing
+from regd.storage.layout import Path
+
+__all__ = ["Page", "names_after"]
 
 T = TypeVar("T")
+
+#: How many names are asked for at once at most.
+_MOST: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +26,23 @@ class Page(Generic[T]):
     last: str = ""
 
 
-def after(names: Sequence[str], last: str) -> range:
-    """The indices of the names that come after ``last``; ``names`` are in the order of their UTF-8 bytes."""
-    return range(bisect_right(names, last.encode("utf-8", "surrogatepass"), key=_key) if last else 0, len(names))
+async def names_after(driver: Driver, path: Path, last: str, expected: int, pace: Pace) -> AsyncIterator[str]:
+    """
+    The names in a directory that come after ``last``, asked for in lots, with turns for the event loop between them.
 
-
-def _key(name: str) -> bytes:
-    # Names from a disk may hold bytes that are not UTF-8; they are no tags and no repositories, but they are in the way.
-    return name.encode("utf-8", "surrogateescape")
+    :param expected: how many are probably needed; the first lot has as many.
+    :raises Missing: when there is no directory at ``path``.
+    """
+    size = min(max(expected, 1), _MOST)
+    names = await driver.names(path, last, size)
+    while names:
+        for name in names:
+            yield name
+            await pace.step()
+        if len(names) < size:
+            return
+        try:
+            names = await driver.names(path, names[-1], size)
+        except Missing:
+            # Removed in between.
+            return

@@ -7,18 +7,32 @@ this API wrote an index under a tag made from the subject's digest instead; what
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from bisect import bisect_right
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
 
-from regd.errors import DigestInvalid, ManifestUnknown
-from regd.manifest import Descriptor
+from regd.errors import DigestInvalid, ManifestInvalid, ManifestUnknown
+from regd.manifest import Descriptor, Manifest, parse
 from regd.names import ALGORITHMS, Digest, RepositoryName, Tag
 from regd.registry.manifests import Manifests
-from regd.registry.pace import Breathe, paced
-from regd.registry.pages import Page
+from regd.registry.pace import Breathe, Pace
+from regd.registry.pages import Page, names_after
 from regd.storage import layout
 from regd.storage.driver import Driver, Missing
 
-__all__ = ["Referrers", "fallback_tag"]
+__all__ = ["PAGE_BYTES", "Referrers", "fallback_tag"]
+
+#: How long the entries of a page may be together, in bytes of JSON. Clients take indexes up to 4 MiB; annotations may be as long as that in
+#: each entry. A page has one entry, however long it is.
+PAGE_BYTES: Final = 1024 * 1024
+
+#: How many manifests are read for a page that shows only those of one type. What is found by then is a page, and may be none.
+_LOOKED_AT: Final = 4096
+
+#: How many digests are remembered of fallback tags' indexes; about 130 bytes each.
+_REMEMBERED: Final = 10_000
 
 
 def fallback_tag(subject: Digest) -> Tag:
@@ -33,45 +47,81 @@ class Referrers:
         self._driver = driver
         self._manifests = manifests
         self._breathe = breathe
+        self._fallbacks = _Fallbacks()
 
     async def page(
         self, name: RepositoryName, subject: Digest, limit: int, last: str = "", artifact_type: str | None = None
     ) -> Page[Descriptor]:
         """
-        Up to ``limit`` referrers after the digest ``last``; none at all for a subject, or a repository, that nobody knows.
+        Up to ``limit`` referrers after the digest ``last``; none at all for a subject, or a repository, that nobody knows. Fewer where they
+        are long (:data:`PAGE_BYTES`), or hard to find: with ``artifact_type`` a page may be empty and not the last.
 
         :param artifact_type: only those of this type.
         """
         found: list[Descriptor] = []
-        async for digest in paced(await self._digests(name, subject), self._breathe):
-            if digest <= last:
-                continue
+        size = looked_at = 0
+        async for digest in self._digests(name, subject, last, limit + 1):
             descriptor = await self._descriptor(name, subject, digest)
-            if descriptor is None or (artifact_type is not None and descriptor.artifact_type != artifact_type):
-                continue
-            if len(found) == limit:
-                return Page(tuple(found), found[-1].digest if found else "")
-            found.append(descriptor)
+            looked_at += 1
+            if descriptor is not None and (artifact_type is None or descriptor.artifact_type == artifact_type):
+                size += len(json.dumps(descriptor.to_json()))
+                if len(found) == limit or (found and size > PAGE_BYTES):
+                    return Page(tuple(found), found[-1].digest if found else "")
+                found.append(descriptor)
+            if looked_at >= limit + _LOOKED_AT:
+                return Page(tuple(found), digest)
         return Page(tuple(found))
 
-    async def _digests(self, name: RepositoryName, subject: Digest) -> Sequence[Digest]:
-        digests = {child.digest for child in await self._fallback(name, subject)}
+    async def _digests(self, name: RepositoryName, subject: Digest, last: str, expected: int) -> AsyncIterator[Digest]:
+        """What may be a referrer, after ``last``, in order: links and the fallback tag's index, merged as they are needed."""
+        listed = await self._fallback(name, subject)
+        waiting = deque(listed[bisect_right(listed, last) :])
+        pace = Pace(self._breathe)
         for algorithm in ALGORITHMS:
-            try:
-                entries = await self._driver.names(layout.referrers(name, subject, algorithm))
-            except Missing:
-                continue
-            for entry in entries:
+            async for digest in self._linked(name, subject, algorithm, last, expected, pace):
+                while waiting and waiting[0] < digest:
+                    yield waiting.popleft()
+                    await pace.step()
+                if waiting and waiting[0] == digest:
+                    waiting.popleft()
+                yield digest
+        while waiting:
+            yield waiting.popleft()
+            await pace.step()
+
+    async def _linked(
+        self, name: RepositoryName, subject: Digest, algorithm: str, last: str, expected: int, pace: Pace
+    ) -> AsyncIterator[Digest]:
+        """Those of one algorithm that are linked from their subject, after ``last``."""
+        prefix = f"{algorithm}:"
+        begin = last.removeprefix(prefix)
+        if begin == last:
+            if last > prefix:
+                return
+            begin = ""
+        try:
+            async for entry in names_after(self._driver, layout.referrers(name, subject, algorithm), begin, expected, pace):
                 try:
-                    digests.add(Digest.parse(f"{algorithm}:{entry}"))
+                    yield Digest.parse(prefix + entry)
                 except DigestInvalid:
                     continue
-        return sorted(digests)
+        except Missing:
+            return
 
-    async def _fallback(self, name: RepositoryName, subject: Digest) -> Sequence[Descriptor]:
+    async def _fallback(self, name: RepositoryName, subject: Digest) -> Sequence[Digest]:
+        """What the index under the fallback tag lists, in order."""
         index = await self._manifests.resolve(name, fallback_tag(subject))
-        manifest = None if index is None else await self._manifests.read(index)
-        return () if manifest is None else manifest.manifests
+        if index is None:
+            return ()
+        known = self._fallbacks.get(index)
+        if known is not None:
+            return known
+        manifest = await self._manifests.read(index)
+        if manifest is None:
+            return ()
+        listed = tuple(sorted({child.digest for child in manifest.manifests}))
+        self._fallbacks.put(index, listed)
+        return listed
 
     async def _descriptor(self, name: RepositoryName, subject: Digest, digest: Digest) -> Descriptor | None:
         """What the listing says of a referrer; ``None`` when the repository does not hold it, or it is about something else."""
@@ -79,7 +129,12 @@ class Referrers:
             stored = await self._manifests.get(name, digest)
         except ManifestUnknown:
             return None
-        manifest = await self._manifests.read(digest)
+        manifest: Manifest | None
+        try:
+            manifest = parse(stored.content)
+        except ManifestInvalid:
+            # Reports the damage.
+            manifest = await self._manifests.read(digest)
         if manifest is None or manifest.subject is None or manifest.subject.digest != subject:
             return None
         return Descriptor(
@@ -89,3 +144,30 @@ class Referrers:
             artifact_type=manifest.artifact_type,
             annotations=manifest.annotations,
         )
+
+
+class _Fallbacks:
+    """
+    What fallback tags' indexes list, by the digest of the index, the most recently used first. What it lists is checked against the
+    repository on use, so it does no harm that the index itself may be gone.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Digest, tuple[Digest, ...]] = OrderedDict()
+        self._count = 0
+
+    def get(self, index: Digest) -> tuple[Digest, ...] | None:
+        known = self._known.get(index)
+        if known is not None:
+            self._known.move_to_end(index)
+        return known
+
+    def put(self, index: Digest, listed: tuple[Digest, ...]) -> None:
+        if index in self._known or len(listed) > _REMEMBERED:
+            return
+        self._known[index] = listed
+        # One for the index itself, so that there is an end to empty ones, too.
+        self._count += len(listed) + 1
+        while self._count > _REMEMBERED:
+            _, dropped = self._known.popitem(last=False)
+            self._count -= len(dropped) + 1

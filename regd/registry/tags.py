@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from regd.errors import NameUnknown, TagInvalid
 from regd.names import RepositoryName, Tag
-from regd.registry.pace import EVERY, Breathe
-from regd.registry.pages import Page, after
+from regd.registry.pace import Breathe, Pace
+from regd.registry.pages import Page, names_after
 from regd.storage import layout
 from regd.storage.damage import Damage
 from regd.storage.driver import Driver, Missing
@@ -29,21 +29,18 @@ class Tags:
 
         :raises NameUnknown: when there is no such repository. One that has manifests and no tags has an empty page.
         """
+        found: list[Tag] = []
         try:
-            names = await self._driver.names(layout.tags(name))
+            # One more than the page holds: whether there is a next page.
+            async for entry in names_after(self._driver, layout.tags(name), last, limit + 1, Pace(self._breathe)):
+                if len(found) == limit:
+                    return Page(tuple(found), found[-1] if found else "")
+                tag = await self._tag(name, entry)
+                if tag is not None:
+                    found.append(tag)
         except Missing:
             if not await self._driver.exists(layout.manifests(name)):
                 raise NameUnknown(detail={"name": name}) from None
-            names = ()
-        found: list[Tag] = []
-        for index in after(names, last):
-            if len(found) == limit:
-                return Page(tuple(found), found[-1] if found else "")
-            tag = await self._tag(name, names[index])
-            if tag is not None:
-                found.append(tag)
-            if index % EVERY == 0:
-                await self._breathe()
         return Page(tuple(found))
 
     async def _tag(self, name: RepositoryName, entry: str) -> Tag | None:

@@ -157,10 +157,12 @@ class Driver(Protocol):
         :raises Missing: when there is no file at ``path``.
         """
 
-    async def names(self, path: Path) -> Sequence[str]:
+    async def names(self, path: Path, after: str = "", limit: int | None = None) -> Sequence[str]:
         """
-        The names in a directory, in the order of their UTF-8 bytes.
+        The names in a directory, in the order of their UTF-8 bytes: what was there all the time, and nothing that was not there at all.
 
+        :param after: only those that come after this, which need not be a name.
+        :param limit: only so many; the others cost next to nothing.
         :raises Missing: when there is no directory at ``path``.
         """
 

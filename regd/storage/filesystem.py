@@ -22,20 +22,18 @@ from typing import Final
 
 from twisted.logger import Logger
 
-from regd.storage import files, listing
+from regd.storage import files
 from regd.storage.appending import QueuedAppender
 from regd.storage.driver import Busy, Content, HashState, Missing, Stat, StorageError
 from regd.storage.files import FileSink, Translated
 from regd.storage.layout import Path
+from regd.storage.listing import Listings
 from regd.storage.threads import Inline, PoolThreads, Threads
 
 __all__ = ["FilesystemDriver"]
 
 #: Up to so many bytes are read where one stands; more in a thread.
 INLINE_READ: Final = 32 * 1024
-
-#: A directory of this many bytes itself holds a few hundred names at most on every file system, and is listed where one stands.
-INLINE_DIRECTORY: Final = 16 * 1024
 
 #: How often a directory that somebody else removes is made again before the write gives up. A delete may take it away level by level.
 _MAKE_TRIES: Final = 50
@@ -65,7 +63,7 @@ class FilesystemDriver:
         #: Where changes are made that write little: in threads, because of the flushes.
         self._changes: Threads = threads
         self._writable = writable
-        self._listings = listing.Listings()
+        self._listings = Listings(threads)
         #: A directory that is there as long as the storage is. An empty mount point is there as well, but not what start() made below it.
         self._sign = self.root
         #: Directories whose names are known to be durable, with their inodes.
@@ -96,6 +94,7 @@ class FilesystemDriver:
     def stop(self) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
         self._threads.stop()
+        self._listings.close()
 
     async def check(self) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -142,18 +141,11 @@ class FilesystemDriver:
         """See :class:`~regd.storage.driver.Driver`."""
         return await self._threads.run(files.hash_file, self._full(path), self._sign, algorithm)
 
-    async def names(self, path: Path) -> Sequence[str]:
+    async def names(self, path: Path, after: str = "", limit: int | None = None) -> Sequence[str]:
         """See :class:`~regd.storage.driver.Driver`."""
         full = self._full(path)
         with Translated("list", full, self._sign):
-            found = os.stat(full)
-            known = self._listings.get(path, found)
-            if known is None:
-                small = found.st_size <= INLINE_DIRECTORY
-                read = listing.read(full) if small else await self._threads.run(listing.read, full)
-                self._listings.put(path, found, read)
-                known = read
-        return known
+            return await self._listings.names(full, after, limit)
 
     async def write(self, *files: tuple[Path, bytes | Path], durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from regd.storage.appending import QueuedAppender
 from regd.storage.driver import Busy, Content, HashState, Missing, Stat, StorageError
 from regd.storage.layout import Path
+from regd.storage.sorted_names import SortedNames, in_bytes, in_text
 from regd.storage.threads import Inline
 
 __all__ = ["MemoryDriver"]
@@ -26,7 +27,20 @@ class _File:
 
 @dataclass(slots=True, eq=False)
 class _Directory:
+    """``order`` is made when it is first asked for, and kept."""
+
     entries: dict[str, _File | _Directory] = field(default_factory=dict)
+    order: SortedNames | None = None
+
+    def put(self, name: str, entry: _File | _Directory) -> None:
+        self.entries[name] = entry
+        if self.order is not None:
+            self.order.add(in_bytes(name))
+
+    def drop(self, name: str) -> None:
+        del self.entries[name]
+        if self.order is not None:
+            self.order.discard(in_bytes(name))
 
 
 class MemoryDriver:
@@ -70,12 +84,14 @@ class MemoryDriver:
         """See :class:`~regd.storage.driver.Driver`."""
         return hashlib.new(algorithm, self._file(path).content)
 
-    async def names(self, path: Path) -> Sequence[str]:
+    async def names(self, path: Path, after: str = "", limit: int | None = None) -> Sequence[str]:
         """See :class:`~regd.storage.driver.Driver`."""
         found = self._find(path)
         if not isinstance(found, _Directory):
             raise Missing(path)
-        return tuple(sorted(found.entries, key=str.encode))
+        if found.order is None:
+            found.order = SortedNames.of(map(in_bytes, found.entries))
+        return [in_text(name) for name in found.order.after(in_bytes(after), limit)]
 
     async def write(self, *files: tuple[Path, bytes | Path], durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -104,7 +120,7 @@ class MemoryDriver:
         if self._find(path) is None:
             raise Missing(path)
         directory, name = self._parent(path)
-        del directory.entries[name]
+        directory.drop(name)
 
     def _find(self, path: str) -> _File | _Directory | None:
         found: _File | _Directory | None = self._root
@@ -125,8 +141,11 @@ class MemoryDriver:
         *above, name = path.split("/")
         directory = self._root
         for component in above:
-            entry = directory.entries.setdefault(component, _Directory())
-            if not isinstance(entry, _Directory):
+            entry = directory.entries.get(component)
+            if entry is None:
+                entry = _Directory()
+                directory.put(component, entry)
+            elif not isinstance(entry, _Directory):
                 raise StorageError(f"cannot write {path}: a file is where a directory has to be")
             directory = entry
         return directory, name
@@ -135,7 +154,7 @@ class MemoryDriver:
         directory, name = self._parent(path)
         if isinstance(directory.entries.get(name), _Directory):
             raise StorageError(f"cannot write {path}: it is a directory")
-        directory.entries[name] = file
+        directory.put(name, file)
 
 
 class _MemoryContent:

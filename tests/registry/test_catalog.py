@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from regd.errors import NameInvalid
 from regd.names import RepositoryName
+from regd.registry import pace
 from regd.registry.catalog import Catalog
 from regd.storage import layout
 from regd.storage.layout import Path
@@ -80,6 +81,12 @@ class CatalogSuite(RegistrySuite):
         await self.registry.manifests.delete(name("a"), digest)
         self.assertEqual(await pages(self.registry.catalog, 10), ["a"])
 
+    async def test_a_repository_with_many_below_it(self) -> None:
+        names = ["a", *(f"a/{number:03}" for number in range(50)), "b", *(f"c/{number:03}" for number in range(50))]
+        await grow(self.driver, names)
+        for limit in (1, 7, 100, 1000):
+            self.assertEqual(await pages(self.registry.catalog, limit), names)
+
     async def test_what_is_in_the_way(self) -> None:
         await grow(self.driver, ["a", "b/c"])
         top = layout.repositories()
@@ -101,7 +108,7 @@ class CatalogSuite(RegistrySuite):
         self.driver.calls.clear()
         page = await self.registry.catalog.page(3, "d/1")
         self.assertEqual(page.entries, ("d/2", "d/3", "d/4"))
-        looked = {path for (path,) in self.driver.asked("names")}
+        looked = {path for path, *_ in self.driver.asked("names")}
         # One beyond the page, to know whether there is another.
         self.assertLessEqual({path.removeprefix(layout.repositories())[:2] for path in looked}, {"", "/d", "/e"})
 
@@ -128,7 +135,7 @@ class CatalogSuite(RegistrySuite):
         ):
             self.driver.calls.clear()
             self.assertEqual(await pages(self.registry.catalog, 10, last), expected, last[:40])
-            for (path,) in self.driver.asked("names"):
+            for path, *_ in self.driver.asked("names"):
                 below = path.removeprefix(layout.repositories()).removeprefix("/")
                 if below:
                     RepositoryName.parse(below)
@@ -170,7 +177,7 @@ class CatalogModelTest(SynchronousTestCase):
         async def run() -> None:
             await grow(driver, ["a", "a/b"])
             await pages(Catalog(driver, no_breath), 10, last)
-            for (path,) in driver.asked("names"):
+            for path, *_ in driver.asked("names"):
                 below = path.removeprefix(layout.repositories()).removeprefix("/")
                 try:
                     RepositoryName.parse(below or "a")
@@ -180,7 +187,9 @@ class CatalogModelTest(SynchronousTestCase):
         self.successResultOf(Deferred.fromCoroutine(run()))
 
     def test_others_get_their_turn(self) -> None:
+        """Whether what is looked at is a repository or not."""
         turns = 0
+        self.patch(pace, "TURN", 0)
 
         async def breathe() -> None:
             nonlocal turns
@@ -188,8 +197,47 @@ class CatalogModelTest(SynchronousTestCase):
 
         async def run() -> None:
             driver = MemoryDriver()
-            await grow(driver, [f"r{number}" for number in range(640)])
+            await grow(driver, [f"r{number}" for number in range(100)], [f"blobs-{number}" for number in range(200)])
+            top = layout.repositories()
+            await driver.write(*((Path(f"{top}/{entry}-{number}/x"), b"") for number in range(100) for entry in ("UPPER", "_x", "a-")))
             await Catalog(driver, breathe).page(1000)
 
         self.successResultOf(Deferred.fromCoroutine(run()))
-        self.assertEqual(turns, 10)
+        self.assertGreaterEqual(turns, 600)
+
+    @given(st.sets(NAMES, max_size=12), st.lists(NAMES, max_size=8), st.data())
+    def test_what_is_there_all_the_time_is_listed_once(self, there: set[str], others: list[str], data: st.DataObject) -> None:
+        """Whatever comes and goes between two pages."""
+        driver = MemoryDriver()
+
+        async def run() -> None:
+            await grow(driver, sorted(there))
+            catalog = Catalog(driver, no_breath)
+            found: list[str] = []
+            last = None
+            while last != "":
+                for other in data.draw(st.lists(st.sampled_from(others), max_size=3)) if others else []:
+                    if other not in there and await driver.exists(layout.manifests(name(other))):
+                        await driver.delete(layout.manifests(name(other)))
+                    elif other not in there:
+                        await grow(driver, [other])
+                page = await catalog.page(data.draw(st.integers(1, 4)), last or "")
+                found += page.entries
+                last = page.last
+            self.assertEqual(found, sorted(set(found)))
+            self.assertEqual([entry for entry in found if entry in there], sorted(there))
+
+        self.successResultOf(Deferred.fromCoroutine(run()))
+
+    def test_a_page_looks_once_at_what_it_shows(self) -> None:
+        driver: Any = CountingDriver(MemoryDriver())
+
+        async def run() -> None:
+            await grow(driver, [f"r{number:04}" for number in range(500)])
+            driver.calls.clear()
+            page = await Catalog(driver, no_breath).page(100, "r0250")
+            self.assertEqual((page.entries[0], page.last), ("r0251", "r0350"))
+
+        self.successResultOf(Deferred.fromCoroutine(run()))
+        # One for each, one for the list, and one for each beginning of "r0250" that might be a repository with others below it.
+        self.assertLessEqual(len(driver.calls), 101 + 1 + 5)

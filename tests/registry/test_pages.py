@@ -1,52 +1,78 @@
-"""Pages of sorted names, and loops that give others their turn."""
+"""Names in lots, and loops that give others their turn."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from regd.registry.pace import EVERY, paced
-from regd.registry.pages import after
+from regd.registry import pace
+from regd.registry.pace import TURN, Pace, paced
+from regd.registry.pages import names_after
+from regd.storage.driver import Missing
+from regd.storage.layout import Path
+from regd.storage.memory import MemoryDriver
+from regd.storage.sorted_names import in_bytes
+from tests.support import CountingDriver, no_breath, sorted_names
 
-NAMES = st.text("a-./0\u00e9\U00010000\ud800\udcff", max_size=4) | st.text(max_size=4)
+NAMES = st.text("a-.0\u00e9\U00010000", min_size=1, max_size=4)
+DIRECTORY = Path("d")
 
 
-def in_bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
+class NamesAfterTest(SynchronousTestCase):
+    @given(st.sets(NAMES, min_size=1), NAMES | st.text("a/\ud800\udcff", max_size=3), st.integers(-1, 6))
+    def test_all_that_come_later_by_their_bytes(self, names: set[str], last: str, expected: int) -> None:
+        driver = CountingDriver(MemoryDriver())
 
+        async def run() -> list[str]:
+            for name in names:
+                await driver.write((Path(f"d/{name}"), b""))
+            return [name async for name in names_after(driver, DIRECTORY, last, expected, Pace(no_breath))]
 
-class AfterTest(SynchronousTestCase):
-    def test_after(self) -> None:
-        names = ["a", "b", "d"]
-        for last, expected in (("", "abd"), ("a", "bd"), ("b", "d"), ("c", "d"), ("d", ""), ("\0", "abd"), ("aa", "bd"), ("~", "")):
-            self.assertEqual("".join(names[index] for index in after(names, last)), expected)
+        found = self.successResultOf(Deferred.fromCoroutine(run()))
+        self.assertEqual(found, [name for name in sorted_names(names) if name.encode() > in_bytes(last)])
+        self.assertEqual({limit for _, _, limit in driver.asked("names")}, {max(expected, 1)})
 
-    @given(st.lists(st.text("a-./0\u00e9\U00010000", max_size=4)), NAMES)
-    def test_all_that_come_later_by_their_bytes(self, names: list[str], last: str) -> None:
-        listed = sorted(set(names), key=in_bytes)
-        found = [listed[index] for index in after(listed, last)]
-        self.assertEqual(found, [each for each in listed if not last or in_bytes(each) > in_bytes(last)])
+    def test_a_directory_that_goes_away_between_two_lots(self) -> None:
+        async def run() -> list[str]:
+            driver = MemoryDriver()
+            await driver.write(*((Path(f"d/{number}"), b"") for number in range(9)))
+            found = []
+            async for name in names_after(driver, DIRECTORY, "", 3, Pace(no_breath)):
+                found.append(name)
+                if len(found) == 2:
+                    await driver.delete(DIRECTORY)
+            return found
 
-    def test_names_that_are_not_utf_8_are_in_the_way_and_no_trouble(self) -> None:
-        names = ["a", "\udcff"]
-        self.assertEqual(list(after(names, "a")), [1])
-        self.assertEqual(list(after(names, "\ud800")), [1])
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(run())), ["0", "1", "2"])
+
+    def test_a_directory_that_is_not_there(self) -> None:
+        async def run() -> None:
+            async for name in names_after(MemoryDriver(), DIRECTORY, "", 3, Pace(no_breath)):
+                self.fail(name)
+
+        self.failureResultOf(Deferred.fromCoroutine(run()), Missing)
 
 
 class PaceTest(SynchronousTestCase):
-    def test_a_turn_for_others_now_and_then(self) -> None:
+    def test_a_turn_for_others_when_it_is_time(self) -> None:
+        clock = Clock()
+        self.patch(pace, "monotonic", clock.seconds)
         turns: list[int] = []
         seen: list[int] = []
 
         async def breathe() -> None:
             turns.append(len(seen))
+            # However long the others take.
+            clock.advance(1)
 
         async def run() -> None:
-            async for item in paced(range(3 * EVERY + 1), breathe):
-                seen.append(item)  # noqa: PERF401 - the turns are what is looked at
+            async for item in paced(range(10), breathe):
+                seen.append(item)
+                clock.advance(TURN * 0.4)
 
         self.successResultOf(Deferred.fromCoroutine(run()))
-        self.assertEqual(seen, list(range(3 * EVERY + 1)))
-        self.assertEqual(turns, [EVERY, 2 * EVERY, 3 * EVERY])
+        self.assertEqual(seen, list(range(10)))
+        self.assertEqual(turns, [3, 6, 9])

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from regd.manifest import OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX, Descriptor, Manifest
 from regd.names import Digest, Tag
+from regd.registry import pace, referrers
 from regd.registry.core import Registry
 from regd.registry.referrers import fallback_tag
 from regd.registry.rules import ManifestRules
@@ -191,6 +192,85 @@ class ReferrersSuite(RegistrySuite):
         await self.driver.write((layout.tag_link(REPOSITORY, fallback_tag(Digest.of(SUBJECT))), b""))
         self.assertEqual(await self.digests(), expected)
 
+    async def test_the_fallback_tag_s_index_is_read_once(self) -> None:
+        expected = await self.fill(3)
+        contents = [about(SUBJECT, number) for number in range(3)]
+        tag = fallback_tag(Digest.of(SUBJECT))
+        await self.put(REPOSITORY, tag, index_manifest(*contents))
+        read: list[Digest] = []
+        real = self.registry.manifests.read
+
+        async def count(digest: Digest) -> Manifest | None:
+            read.append(digest)
+            return await real(digest)
+
+        self.patch(self.registry.manifests, "read", count)
+        for _ in range(3):
+            self.assertEqual(await self.digests(limit=1), expected)
+        self.assertEqual(len(read), 1)
+        await self.put(REPOSITORY, tag, index_manifest(*contents[:1]))
+        self.assertEqual(await self.digests(), expected)
+        self.assertEqual(len(read), 2)
+
+    def test_few_fallback_tags_are_remembered(self) -> None:
+        known = referrers._Fallbacks()
+        digests = [Digest.of(b"%d" % number) for number in range(3)]
+        self.patch(referrers, "_REMEMBERED", 4)
+        known.put(digests[0], tuple(digests[:2]))
+        self.assertEqual(known.get(digests[0]), tuple(digests[:2]))
+        known.put(digests[1], ())
+        known.put(digests[2], (digests[0],))
+        self.assertEqual([known.get(digest) for digest in digests], [None, (), (digests[0],)])
+        known.put(digests[0], tuple(digests * 2))
+        self.assertIsNone(known.get(digests[0]))
+
+    # What a page costs.
+
+    async def test_a_page_reads_what_it_shows(self) -> None:
+        expected = await self.fill(12)
+        registry = self.restarted()
+        for index in (0, 4, 8):
+            last = expected[index - 1] if index else ""
+            self.driver.calls.clear()
+            page = await registry.referrers.page(REPOSITORY, Digest.of(SUBJECT), 3, last)
+            self.assertEqual([entry.digest for entry in page.entries], expected[index : index + 3])
+            # One more, to know whether there is another page.
+            self.assertEqual({path for path, *_ in self.driver.asked("read") if path.endswith("/data")}, {
+                layout.blob_data(digest) for digest in expected[index : index + 4]
+            })  # fmt: skip
+            first = last.removeprefix("sha256:")
+            self.assertIn((layout.referrers(REPOSITORY, Digest.of(SUBJECT), "sha256"), first, 4), self.driver.asked("names"))
+
+    async def test_a_page_is_not_too_long(self) -> None:
+        expected = await self.fill(5)
+        entries = await self.listed()
+        length = len(json.dumps(entries[0].to_json()))
+        for size, count in ((1, 1), (length + 1, 1), (2 * length + 1, 2), (100 * length, 5)):
+            self.patch(referrers, "PAGE_BYTES", size)
+            page = await self.registry.referrers.page(REPOSITORY, Digest.of(SUBJECT), 100)
+            self.assertEqual(len(page.entries), count)
+            self.assertEqual(await self.digests(), expected)
+
+    async def test_looking_for_one_type_has_an_end(self) -> None:
+        self.patch(referrers, "_LOOKED_AT", 2)
+        signatures = await self.fill(20)
+        sboms = await self.fill(2, SBOM)
+        every = sorted([*signatures, *sboms])
+        last, found, count = "", [], 0
+        while True:
+            self.driver.calls.clear()
+            page = await self.registry.referrers.page(REPOSITORY, Digest.of(SUBJECT), 1, last, SBOM)
+            self.assertLessEqual(len(self.driver.asked("stat")) + len(self.driver.asked("read")), 30)
+            found += [entry.digest for entry in page.entries]
+            count += 1
+            if not page.last:
+                break
+            self.assertGreater(page.last, last)
+            last = page.last
+        self.assertEqual(found, sboms)
+        self.assertLessEqual(count, len(every))
+        self.assertGreater(count, 4)
+
     # What is in the way.
 
     async def test_what_is_broken_is_passed_over(self) -> None:
@@ -218,6 +298,7 @@ class ReferrersInFilesTest(ReferrersSuite, OnFilesystem):
 class PaceTest(SynchronousTestCase):
     def test_others_get_their_turn(self) -> None:
         turns = 0
+        self.patch(pace, "TURN", 0)
 
         async def breathe() -> None:
             nonlocal turns
@@ -232,4 +313,4 @@ class PaceTest(SynchronousTestCase):
             await registry.referrers.page(REPOSITORY, Digest.of(SUBJECT), 1000)
 
         self.successResultOf(Deferred.fromCoroutine(run()))
-        self.assertEqual(turns, 2)
+        self.assertEqual(turns, 130)

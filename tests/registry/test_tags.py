@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from regd.errors import NameUnknown
 from regd.names import Digest, Tag
+from regd.registry import pace
 from regd.registry.tags import Tags
 from regd.storage import layout
 from regd.storage.damage import Damage
@@ -18,7 +20,7 @@ from regd.storage.layout import Path
 from regd.storage.links import Links
 from regd.storage.memory import MemoryDriver
 from tests.registry.case import LAYER, OnFilesystem, OnMemory, RegistrySuite, name
-from tests.support import no_breath
+from tests.support import CountingDriver, no_breath
 
 REPOSITORY = name("library/alpine")
 LINK = Digest.of(b"x").encode()
@@ -146,7 +148,9 @@ class TagsModelTest(SynchronousTestCase):
         self.successResultOf(Deferred.fromCoroutine(run()))
 
     def test_others_get_their_turn(self) -> None:
+        """Whether what is looked at is a tag or not."""
         turns = 0
+        self.patch(pace, "TURN", 0)
 
         async def breathe() -> None:
             nonlocal turns
@@ -154,8 +158,50 @@ class TagsModelTest(SynchronousTestCase):
 
         async def run() -> None:
             driver = MemoryDriver()
-            await driver.write(*((layout.tag_link(REPOSITORY, Tag(f"t{number:04}")), LINK) for number in range(640)))
+            await driver.write(*((layout.tag_link(REPOSITORY, Tag(f"t{number:04}")), LINK) for number in range(300)))
+            await driver.write(*((Path(f"{layout.tags(REPOSITORY)}/{number:04}.tmp"), b"") for number in range(200)))
+            await driver.write(*((Path(f"{layout.tags(REPOSITORY)}/-{number:04}/x"), b"") for number in range(100)))
             await Tags(driver, Links(driver, Damage()), Damage(), breathe).page(REPOSITORY, 1000)
 
         self.successResultOf(Deferred.fromCoroutine(run()))
-        self.assertEqual(turns, 10)
+        self.assertEqual(turns, 600)
+
+    @given(st.sets(st.text("ab", min_size=1, max_size=3)), st.lists(st.text("ab", min_size=1, max_size=3)), st.data())
+    def test_what_is_there_all_the_time_is_listed_once(self, there: set[str], others: list[str], data: st.DataObject) -> None:
+        """Whatever comes and goes between two pages."""
+        driver = MemoryDriver()
+
+        async def run() -> None:
+            for entry in there:
+                await driver.write((layout.tag_link(REPOSITORY, Tag(entry)), LINK))
+            await driver.write((Path(f"{layout.tags(REPOSITORY)}/z.tmp"), b""))
+            tags = Tags(driver, Links(driver, Damage()), Damage(), no_breath)
+            found: list[str] = []
+            last = None
+            while last != "":
+                for entry in data.draw(st.lists(st.sampled_from(others), max_size=3)) if others else []:
+                    path = layout.tag(REPOSITORY, Tag(entry))
+                    if entry not in there and await driver.exists(path):
+                        await driver.delete(path)
+                    elif entry not in there:
+                        await driver.write((layout.tag_link(REPOSITORY, Tag(entry)), LINK))
+                page = await tags.page(REPOSITORY, data.draw(st.integers(1, 4)), last or "")
+                found += page.entries
+                last = page.last
+            self.assertEqual(found, sorted(set(found)))
+            self.assertEqual([entry for entry in found if entry in there], sorted(there))
+
+        self.successResultOf(Deferred.fromCoroutine(run()))
+
+    def test_a_page_asks_for_what_it_shows(self) -> None:
+        driver: Any = CountingDriver(MemoryDriver())
+
+        async def run() -> None:
+            await driver.write(*((layout.tag_link(REPOSITORY, Tag(f"t{number:04}")), LINK) for number in range(500)))
+            driver.calls.clear()
+            page = await Tags(driver, Links(driver, Damage()), Damage(), no_breath).page(REPOSITORY, 100, "t0250")
+            self.assertEqual((page.entries[0], page.last), ("t0251", "t0350"))
+
+        self.successResultOf(Deferred.fromCoroutine(run()))
+        self.assertEqual(driver.asked("names"), [(layout.tags(REPOSITORY), "t0250", 101)])
+        self.assertLessEqual(len(driver.calls), 102)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from regd.storage.driver import Busy, Driver, Missing, StorageError
 from regd.storage.layout import Path
+from regd.storage.sorted_names import in_bytes
 from tests.support import together
 
 if TYPE_CHECKING:
@@ -164,6 +165,31 @@ class DriverContract(Base):
         expected = ["-", "0", "A", "Z", "_b", "a", "a-b", "a.b", "a0", "aa", "b", "\u00e9", "\uffe0", "\U00010000"]
         await self.driver.write(*((Path(f"{DIRECTORY}/{name}"), b"") for name in reversed(expected)))
         self.assertEqual(list(await self.driver.names(DIRECTORY)), expected)
+
+    async def test_some_of_the_names(self) -> None:
+        names = ["-", "A", "a", "a-b", "a.b", "aa", "b", "\u00e9", "\U00010000"]
+        await self.driver.write(*((Path(f"d/{name}"), b"") for name in names))
+        for after in ("", *names, "\0", "B", "a/b", "a-", "zz", "\u00e8", "\ud800", "\udcff", "\U0010ffff", "../d"):
+            later = [name for name in names if name.encode() > in_bytes(after)]
+            self.assertEqual(list(await self.driver.names(Path("d"), after)), later, after)
+            for limit in (0, 1, 2, len(later), len(later) + 1, 10_000):
+                self.assertEqual(list(await self.driver.names(Path("d"), after, limit)), later[:limit], (after, limit))
+        await self.refused(Missing, self.driver.names(Path("nowhere"), "a", 1), self.driver.names(Path("d/a"), "a", 1))
+
+    async def test_some_of_the_names_of_a_large_directory(self) -> None:
+        names = [f"{number:05}-{'x' * 40}" for number in range(1500)]
+        await self.driver.write(*((Path(f"d/{name}"), b"") for name in names[::-1]), durable=False)
+        for first, limit in ((0, 100), (700, 100), (1450, 100), (10, 1), (0, 2000)):
+            after = names[first - 1] if first else ""
+            for _ in range(2):
+                self.assertEqual(list(await self.driver.names(Path("d"), after, limit)), names[first : first + limit])
+        await self.driver.delete(Path(f"d/{names[700]}"))
+        await self.driver.write((Path(f"d/{names[700]}y"), b""))
+        self.assertEqual(list(await self.driver.names(Path("d"), names[699], 2)), [f"{names[700]}y", names[701]])
+        await self.driver.delete(Path("d"))
+        await self.refused(Missing, self.driver.names(Path("d"), names[699], 2))
+        await self.driver.write((Path("d/z"), b""))
+        self.assertEqual(list(await self.driver.names(Path("d"), names[699], 2)), ["z"])
 
     async def test_names_of_files_and_directories(self) -> None:
         await self.driver.write((Path("d/file"), b""), (Path("d/below/file"), b""))

@@ -23,8 +23,9 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
+from regd.storage import listing
 from regd.storage.driver import Busy, Full, Missing, StorageError
-from regd.storage.filesystem import INLINE_DIRECTORY, INLINE_READ, FilesystemDriver
+from regd.storage.filesystem import INLINE_READ, FilesystemDriver
 from regd.storage.layout import Path
 from regd.storage.threads import PoolThreads
 from tests.storage.contract import FILE, OTHER, DriverContract
@@ -124,8 +125,7 @@ class BytesOnDiskTest(FilesystemCase):
         self.on_disk("d").mkdir()
         for name in names:
             (self.on_disk("d") / name).touch()
-        self.patch(sys.modules["regd.storage.filesystem"], "INLINE_DIRECTORY", 0)
-        self.assertGreater(INLINE_DIRECTORY, 0)
+        self.patch(listing, "INLINE_DIRECTORY", 0)
         self.assertEqual(list(await self.driver.names(Path("d"))), names)
         (self.on_disk("d") / names[0]).unlink()
         self.assertEqual(list(await self.driver.names(Path("d"))), names[1:])
