@@ -28,10 +28,13 @@ from twisted.python.log import ILogObserver as ILegacyObserver
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import IResource
 
-from regd import __version__, service
+from regd import __version__
 from regd.config import Loaded, load
 from regd.manifest import Platform
-from regd.service import CannotStart, Options, RegistryService, make_driver, makeService, manifest_rules
+from regd.service import Options, makeService
+from regd.service.daemon import CannotStart, RegistryService
+from regd.service.options import _streams
+from regd.service.serving import Serving, make_driver, manifest_rules
 from regd.storage.driver import StorageError
 from regd.storage.filesystem import FilesystemDriver
 from regd.storage.memory import MemoryDriver
@@ -105,8 +108,8 @@ class PartsTests(SynchronousTestCase):
     def test_drivers(self) -> None:
         root = directory(self)
         text = "version: 0.1\nstorage: {filesystem: {rootdirectory: %s}%s}\n"
-        self.assertIsInstance(make_driver(loaded(self).config), MemoryDriver)
-        driver = make_driver(loaded(self, text % (root / "here", "")).config)
+        self.assertIsInstance(make_driver(loaded(self).config, reactor), MemoryDriver)
+        driver = make_driver(loaded(self, text % (root / "here", "")).config, reactor)
         self.assertIsInstance(driver, FilesystemDriver)
         driver.start()
         driver.stop()
@@ -116,7 +119,7 @@ class PartsTests(SynchronousTestCase):
         root = directory(self)
         text = f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}/new}}, maintenance: {{readonly: {{enabled: true}}}}}}\n"
         with contextlib.suppress(StorageError):
-            make_driver(loaded(self, text).config).start()
+            make_driver(loaded(self, text).config, reactor).start()
         self.assertFalse((root / "new").exists())
 
     def test_rules(self) -> None:
@@ -140,7 +143,7 @@ class PartsTests(SynchronousTestCase):
         """``twistd`` asks the application for it."""
         application: Any = Application("test")
         stream = io.StringIO()
-        made = RegistryService(loaded(self, MINIMAL + "log: {formatter: json, fields: {service: registry}}\n"), stream, stream)
+        made = RegistryService(loaded(self, MINIMAL + "log: {formatter: json, fields: {service: registry}}\n"), stream, stream, reactor)
         made.setServiceParent(application)
         observer = application.getComponent(ILogObserver)
         self.assertIsInstance(observer, LineObserver)
@@ -150,7 +153,7 @@ class PartsTests(SynchronousTestCase):
 
     def test_the_log_is_twistds(self) -> None:
         application: Any = Application("test")
-        RegistryService(loaded(self), None, io.StringIO()).setServiceParent(application)
+        RegistryService(loaded(self), None, io.StringIO(), reactor).setServiceParent(application)
         self.assertIsNone(application.getComponent(ILogObserver))
         self.assertIsNone(application.getComponent(ILegacyObserver))
 
@@ -167,9 +170,9 @@ class PartsTests(SynchronousTestCase):
         ):
             options: Any = Options()
             options.parent = twistd
-            self.assertEqual(service._streams(options), streams)
+            self.assertEqual(_streams(options), streams)
         options.parent = {"logfile": path, "nodaemon": False}
-        log, access = service._streams(options)
+        log, access = _streams(options)
         assert log is not None
         self.assertIs(log, access)
         log.write("é\n")
@@ -193,7 +196,7 @@ class PartsTests(SynchronousTestCase):
 
 class DebugTests(ApiCase):
     def operator(self) -> Client:
-        return Client(self.service._debug_site, self.clock)
+        return Client(self.service.debug_site, self.clock)
 
     def test_health(self) -> None:
         def fault() -> StorageError:
@@ -294,7 +297,7 @@ class ListeningTests(TestCase):
 
     def make(self, http: str, storage: str = "inmemory: {}") -> RegistryService:
         text = f"version: 0.1\nstorage: {{{storage}}}\nhttp: {{{http}}}\n"
-        made = RegistryService(loaded(self, text), self.stream, self.access)
+        made = RegistryService(loaded(self, text), self.stream, self.access, reactor)
         parent = MultiService()
         made.setServiceParent(parent)
         return made
@@ -314,7 +317,7 @@ class ListeningTests(TestCase):
             error = self.assertRaises(CannotStart, made.startService)
         self.addCleanup(made.stopService)
         # Twisted starts the factory of a Unix socket before it binds.
-        for site in (made._site, made._debug_site):
+        for site in (made.serving.site, made.debug_site):
             while site.numPorts:
                 site.doStop()
         self.assertEqual(error.code, 1)
@@ -334,7 +337,7 @@ class ListeningTests(TestCase):
 
     async def test_serves(self) -> None:
         made = self.start("addr: '127.0.0.1:0', debug: {addr: '127.0.0.1:0'}", f"filesystem: {{rootdirectory: {self.root}}}")
-        ports = [host.port for host in map(host_of, made._ports)]
+        ports = [host.port for host in map(host_of, made.ports)]
         for port, path in zip(ports, ("/v2/", "/debug/health"), strict=True):
             answer = await self.get(socket.AF_INET, ("127.0.0.1", port), path)
             self.assertTrue(answer.startswith(b"HTTP/1.0 200 OK\r\n"), answer)
@@ -392,8 +395,8 @@ class ListeningTests(TestCase):
             log.warn.assert_not_called()
 
     async def test_breathe(self) -> None:
-        await service._breathe()
+        await Serving(loaded(self).config, io.StringIO(), reactor)._breathe()
         await deferLater(reactor, 0)
 
     def test_resources(self) -> None:
-        self.assertTrue(IResource.providedBy(self.make("addr: '127.0.0.1:0'")._site.resource))
+        self.assertTrue(IResource.providedBy(self.make("addr: '127.0.0.1:0'").serving.site.resource))

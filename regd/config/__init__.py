@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from regd.config.addresses import TCPAddress, UnixAddress
 from regd.config.error import ConfigError
-from regd.config.load import DEFAULT_PATH, default_path, load
+from regd.config.load import DEFAULT_PATH, default_path, load, parse
 from regd.config.model import (
     HTTP,
     AccessLog,
@@ -61,4 +61,5 @@ __all__ = [
     "check",
     "default_path",
     "load",
+    "parse",
 ]

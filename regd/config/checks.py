@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from regd.config.addresses import TCPAddress, parse_tcp_address
 from regd.config.document import ListNode, MapNode, Node, Scalar
-from regd.config.error import shown
+from regd.config.error import ConfigError, shown
 from regd.config.model import Network
 from regd.config.patterns import Pattern
 from regd.config.values import Parser, Place, boolean, checked, from_text, integer, list_of, mapping_of, text
@@ -33,6 +33,7 @@ __all__ = [
     "thread_count",
     "url_host",
     "url_prefix",
+    "worker_count",
 ]
 
 T = TypeVar("T")
@@ -49,6 +50,8 @@ _FRAMING = frozenset({"connection", "content-length", "keep-alive", "te", "trail
 _PREFIX = re.compile(r"/(?:[A-Za-z0-9._~-]+/)*")
 _VISIBLE = re.compile(r"[!-~]+")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
+#: More processes than this are a mistake: each takes some 50 MB.
+_MOST_WORKERS = 128
 #: registry:2 takes fewer for this many.
 _FEWEST_THREADS = 25
 
@@ -155,6 +158,25 @@ def thread_count() -> Parser[int]:
         return max(found, _FEWEST_THREADS)
 
     return Parser(read, number.show, number.inner)
+
+
+def worker_count() -> Parser[int | None]:
+    """``http.workers``: a number of processes, or ``auto``, which is ``None``."""
+    allowed = f"auto, or a whole number from 1 to {_MOST_WORKERS}"
+    number = integer()
+
+    def read(place: Place) -> int | None:
+        if isinstance(place.node, Scalar) and place.node.text == "auto":
+            return None
+        try:
+            found = number.read(place)
+        except ConfigError:
+            found = 0
+        if not 1 <= found <= _MOST_WORKERS:
+            raise place.refuse(allowed)
+        return found
+
+    return Parser(read, lambda value: "auto" if value is None else str(value), number.inner)
 
 
 def cache_kind() -> Parser[str]:

@@ -52,6 +52,7 @@ SECRET = Key("http.secret", text(secret=True), "")
 RELATIVEURLS = Key("http.relativeurls", boolean(), default=False)
 HEADERS: Key[Mapping[str, tuple[str, ...]]] = Key("http.headers", checks.header_fields(), MappingProxyType({}))
 DRAINTIMEOUT = Key("http.draintimeout", duration(), 0.0)
+WORKERS: Key[int | None] = Key("http.workers", checks.worker_count(), None)
 DEBUG_ADDR: Key[TCPAddress | None] = Key("http.debug.addr", from_text(checks.debug_address, lambda addr: str(addr or "none")), None)
 HTTP2_DISABLED = Key("http.http2.disabled", checks.http2_disabled(), default=True)
 
@@ -96,6 +97,7 @@ OBEYED: tuple[Key[Any], ...] = (
     RELATIVEURLS,
     HEADERS,
     DRAINTIMEOUT,
+    WORKERS,
     DEBUG_ADDR,
     HTTP2_DISABLED,
     CATALOG_MAXENTRIES,

@@ -35,7 +35,7 @@ from regd.config.schema import Key, Refused, as_section
 from regd.config.survey import survey
 from regd.config.values import Place
 
-__all__ = ["DEFAULT_PATH", "default_path", "load"]
+__all__ = ["DEFAULT_PATH", "default_path", "load", "parse"]
 
 T = TypeVar("T")
 
@@ -62,7 +62,18 @@ def load(path: str | None, environ: Mapping[str, str]) -> Loaded:
     :raises ConfigError: there is no such file, it is no YAML, or a key in it must not be so. ``problems`` has all that were found.
     """
     path = default_path(path, environ)
-    document, more = parse_document(_contents(path), path)
+    return parse(_contents(path), path, environ)
+
+
+def parse(source: bytes, path: str, environ: Mapping[str, str]) -> Loaded:
+    """Read a configuration that somebody has read from its file already.
+
+    :param source: what is in the file.
+    :param path: the file, for messages.
+    :param environ: see :func:`load`.
+    :raises ConfigError: see :func:`load`.
+    """
+    document, more = parse_document(source, path)
     warnings = [f"{path}: another YAML document follows the first and is not read"] if more else []
     if is_null(document):
         document = MapNode({}, document.origin)
@@ -77,7 +88,7 @@ def load(path: str | None, environ: Mapping[str, str]) -> Loaded:
     if reading.errors:
         raise ConfigError.joined(reading.errors)
     warnings += [*unknown, *found.warnings, *reading.warnings]
-    return Loaded(config, tuple(map(one_line, warnings)), path)
+    return Loaded(config, tuple(map(one_line, warnings)), path, source)
 
 
 def _contents(path: str) -> bytes:
@@ -203,6 +214,7 @@ def _http(reading: _Reading) -> HTTP:
         relativeurls=get(keys.RELATIVEURLS),
         headers=get(keys.HEADERS),
         draintimeout=get(keys.DRAINTIMEOUT),
+        workers=get(keys.WORKERS),
         debug=Debug(get(keys.DEBUG_ADDR)),
     )
 

@@ -119,6 +119,7 @@ class HTTP:
     :ivar secret: never shown; empty when none was given.
     :ivar headers: names as the operator wrote them, each with at least one value; checked against RFC 9110 section 5.
     :ivar draintimeout: seconds that requests in flight get when the daemon stops; 0 does not wait.
+    :ivar workers: processes that serve; ``None`` for as many as the machine has cores to use, up to 4.
     """
 
     addr: TCPAddress | UnixAddress
@@ -128,6 +129,7 @@ class HTTP:
     relativeurls: bool
     headers: Mapping[str, tuple[str, ...]]
     draintimeout: float
+    workers: int | None
     debug: Debug
 
 
@@ -253,8 +255,10 @@ class Loaded:
 
     :ivar warnings: one line each.
     :ivar path: the file that was read.
+    :ivar source: what was in it; never shown, as it may hold secrets.
     """
 
     config: Config
     warnings: tuple[str, ...]
     path: str
+    source: bytes = field(repr=False)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, TextIO
+from typing import Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.web.http import Request
+
+from regd.telemetry.lines import LineStream
 
 __all__ = ["AccessLog", "combined"]
 
@@ -30,7 +32,7 @@ class AccessLog:
     :param clock: seconds since the epoch.
     """
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, stream: LineStream, clock: Callable[[], float] = time.time) -> None:
         self._stream = stream
         self._clock = clock
 

@@ -8,11 +8,13 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from regd.telemetry.lines import LineStream
 
 __all__ = ["FORMATTERS", "LineObserver"]
 
@@ -81,8 +83,12 @@ class LineObserver:
     :param fields: what each line carries besides.
     """
 
-    def __init__(self, stream: TextIO, level: str, formatter: str, fields: Mapping[str, str]) -> None:
+    def __init__(self, stream: LineStream, level: str, formatter: str, fields: Mapping[str, str]) -> None:
         self._stream = stream
+        self.configure(level, formatter, fields)
+
+    def configure(self, level: str, formatter: str, fields: Mapping[str, str]) -> None:
+        """Write otherwise from now on; the parameters are those of the constructor."""
         self._level = _LEVELS[level]
         self._format = FORMATTERS[formatter]
         self._fields = dict(fields)

@@ -15,9 +15,10 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from regd import service
 from regd.config import load
 from regd.manifest import OCI_IMAGE, OCI_INDEX
+from regd.service import serving
+from regd.service.daemon import RegistryService
 from regd.storage.driver import Driver
 from regd.storage.memory import MemoryDriver
 from tests.web.wire import READ, Answer, Client
@@ -58,14 +59,12 @@ class ApiCase(SynchronousTestCase):
     def build(self, config: str, driver: Driver | None = None) -> None:
         """Have another registry from now on."""
         self.driver: Any = driver or MemoryDriver()
-        self.patch(service, "reactor", self.clock)
-        self.patch(service, "make_driver", lambda found: self.driver)
+        self.patch(serving, "make_driver", lambda found, reactor, storage=None: self.driver)
         with tempfile.NamedTemporaryFile("w", suffix=".yml", encoding="utf-8") as file:
             file.write(config)
             file.flush()
-            self.service = service.RegistryService(load(file.name, {}), None, self.access)
-        # The service gives its site to nobody but the port that it listens on.
-        self.site: Any = self.service._site
+            self.service = RegistryService(load(file.name, {}), None, self.access, self.clock)
+        self.site: Any = self.service.serving.site
 
     def client(self, peer: IAddress | None = None) -> Client:
         """A new connection."""

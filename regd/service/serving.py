@@ -1,0 +1,185 @@
+"""What answers requests: the storage, the registry and the site of one process."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - it is not Python's, and the one that is raised
+from twisted.internet.task import deferLater
+
+from regd.config import Config, FilesystemStorage
+from regd.manifest import Platform
+from regd.registry.core import Registry
+from regd.registry.rules import ManifestRules
+from regd.storage.damage import Damage
+from regd.storage.driver import Driver
+from regd.storage.filesystem import FilesystemDriver
+from regd.storage.memory import MemoryDriver
+from regd.storage.threads import PoolThreads
+from regd.telemetry.access import AccessLog
+from regd.telemetry.lines import LineStream
+from regd.web.api import Api
+from regd.web.blobs import BlobHandlers
+from regd.web.dispatch import Dispatcher
+from regd.web.lists import ListHandlers
+from regd.web.manifests import ManifestHandlers
+from regd.web.request import StreamingRequest, StreamingSite
+from regd.web.site import Root
+from regd.web.state import StateSigner
+from regd.web.uploads import UploadHandlers
+from regd.web.urls import Urls
+
+__all__ = ["SETTLE", "Serving", "make_driver", "manifest_rules"]
+
+#: How long handlers have to come to an end after their connections have been cut, in seconds.
+SETTLE = 10.0
+
+
+class Serving:
+    """
+    Storage, registry and site, made of a configuration.
+
+    :param access_stream: where access log lines go.
+    :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
+    :ivar site: the factory for connections. It stays the same whatever becomes of the configuration.
+    :ivar driver: the storage.
+    """
+
+    def __init__(self, config: Config, access_stream: LineStream, reactor: Any, driver: Driver | None = None) -> None:
+        self._reactor = reactor
+        self._access_log = AccessLog(access_stream)
+        self._damage = Damage()
+        self.driver = driver or make_driver(config, reactor)
+        #: Those of earlier configurations that still have requests, each with the driver that goes with it, if that has changed.
+        self._retired: dict[Dispatcher, Driver | None] = {}
+        self._config = config
+        self._dispatcher = Dispatcher(config.http.headers)
+        self.site = StreamingSite(self._root(), self._log_access, reactor)
+
+    def start(self) -> None:
+        """
+        Open the storage.
+
+        :raises StorageError: when it cannot be used.
+        """
+        self.driver.start()
+
+    def configure(self, config: Config) -> None:
+        """
+        Serve by another configuration from the next request on; those that have begun are finished by the old one. What cannot change
+        while the process runs (addresses, the driver and its parameters) stays as it was.
+
+        :raises StorageError: when the storage cannot be written to, and it is no longer to be only read. Nothing has changed then.
+        """
+        driver = self.driver
+        was, will_be = self._config.storage.maintenance.readonly, config.storage.maintenance.readonly
+        if was != will_be and driver.shared:
+            # Whether the directory is asked to be writable is decided when a driver starts; so this is another one, on the same files.
+            driver = make_driver(config, self._reactor, self._config.storage.driver)
+            driver.start()
+        self._retire(self._dispatcher, None if driver is self.driver else self.driver)
+        self._config, self.driver, self._dispatcher = config, driver, Dispatcher(config.http.headers)
+        self.site.resource = self._root()
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self.site.open)
+
+    async def finish(self, timeout: float) -> None:
+        """
+        Let requests end, cut off those that do not, and close the storage.
+
+        :param timeout: how long they have, in seconds.
+        """
+        if timeout > 0 and self.site.open:
+            await _within(self.site.drain(), timeout, self._reactor)
+        self.site.abort()
+        # A handler whose client was cut off still stores what had arrived.
+        await _within(Deferred.fromCoroutine(self._settle()), SETTLE, self._reactor)
+        for driver in (*self._retired.values(), self.driver):
+            if driver is not None:
+                driver.stop()
+
+    def variables(self) -> dict[str, object]:
+        """Numbers about this process."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "pid": os.getpid(),
+            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+            "peak_memory_bytes": usage.ru_maxrss * 1024,
+            "open_connections": self.connections,
+            "damaged_files": self._damage.count,
+        }
+
+    def _root(self) -> Root:
+        config = self._config
+        registry = Registry(self.driver, self._damage, manifest_rules(config), time.time, self._breathe)
+        urls = Urls(config.http.host, config.http.prefix, config.http.relativeurls, config.reverseproxy.trusts)
+        deletable = config.storage.delete.enabled
+        routes = Api(
+            self._dispatcher,
+            BlobHandlers(registry.blobs, deletable=deletable),
+            UploadHandlers(registry, urls, StateSigner(config.http.secret)),
+            ManifestHandlers(registry.manifests, urls, deletable=deletable),
+            ListHandlers(registry, urls, catalog_limit=config.catalog.maxentries, tags_limit=config.tags.maxtags),
+            lambda: config.storage.maintenance.readonly.enabled,
+        ).resource()
+        return Root(self._dispatcher, routes, config.http.prefix)
+
+    def _log_access(self, request: StreamingRequest) -> None:
+        if not self._config.log.accesslog.disabled:
+            self._access_log(request)
+
+    def _retire(self, dispatcher: Dispatcher, driver: Driver | None) -> None:
+        self._retired[dispatcher] = driver
+
+        async def forget() -> None:
+            await dispatcher.settle()
+            if self._retired.pop(dispatcher, None) is not None and driver is not None:
+                driver.stop()
+
+        Deferred.fromCoroutine(forget())
+
+    async def _settle(self) -> None:
+        for dispatcher in (*self._retired, self._dispatcher):
+            await dispatcher.settle()
+
+    def _breathe(self) -> Deferred[None]:
+        return deferLater(self._reactor, 0)
+
+
+def make_driver(config: Config, reactor: Any, storage: object = None) -> Driver:
+    """
+    The storage that is configured, not yet started.
+
+    :param storage: the driver's part of the configuration, where it is to be an earlier one.
+    """
+    storage = storage or config.storage.driver
+    if isinstance(storage, FilesystemStorage):
+        threads = PoolThreads(reactor, storage.maxthreads)
+        return FilesystemDriver(storage.rootdirectory, threads, writable=not config.storage.maintenance.readonly.enabled)
+    return MemoryDriver()
+
+
+def manifest_rules(config: Config) -> ManifestRules:
+    """``validation`` as the registry's rules."""
+    validation = config.validation
+    if validation.disabled:
+        return ManifestRules(url_permitted=lambda url: True)
+    indexes = validation.manifests.indexes
+    wanted = {"all": None, "none": (), "list": indexes.platformlist}[indexes.platforms]
+    return ManifestRules(
+        url_permitted=validation.manifests.urls.permits,
+        platforms=None if wanted is None else frozenset(Platform(entry.os, entry.architecture) for entry in wanted),
+    )
+
+
+async def _within(waiting: Deferred[None], seconds: float, reactor: Any) -> None:
+    """Wait, but not longer than ``seconds``."""
+    with suppress(TimeoutError):
+        await waiting.addTimeout(seconds, reactor)
