@@ -24,9 +24,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "registry": frozenset({"storage", "manifest", "names", "errors"}),
     "telemetry": frozenset({"config", "storage"}),
     "web": frozenset({"registry", "storage", "manifest", "names", "errors", "telemetry"}),
+    "workers": frozenset({"web"}),
     "service": frozenset(
-        {"web", "telemetry", "registry", "storage", "config", "manifest", "names", "errors"}
+        {"workers", "web", "telemetry", "registry", "storage", "config", "manifest", "names", "errors"}
     ),
+    "worker": frozenset({"service"}),
     "cli": frozenset({"service", "config"}),
 }
 

@@ -32,7 +32,7 @@ from regd import __version__
 from regd.config import Loaded, load
 from regd.manifest import Platform
 from regd.service import Options, makeService
-from regd.service.daemon import CannotStart, RegistryService
+from regd.service.daemon import CannotStart, RegistryService, Streams
 from regd.service.options import _streams
 from regd.service.serving import Serving, make_driver, manifest_rules
 from regd.storage.driver import StorageError
@@ -143,7 +143,8 @@ class PartsTests(SynchronousTestCase):
         """``twistd`` asks the application for it."""
         application: Any = Application("test")
         stream = io.StringIO()
-        made = RegistryService(loaded(self, MINIMAL + "log: {formatter: json, fields: {service: registry}}\n"), stream, stream, reactor)
+        config = loaded(self, MINIMAL + "log: {formatter: json, fields: {service: registry}}\n")
+        made = RegistryService(config, Streams(stream, stream), 1, reactor)
         made.setServiceParent(application)
         observer = application.getComponent(ILogObserver)
         self.assertIsInstance(observer, LineObserver)
@@ -153,7 +154,7 @@ class PartsTests(SynchronousTestCase):
 
     def test_the_log_is_twistds(self) -> None:
         application: Any = Application("test")
-        RegistryService(loaded(self), None, io.StringIO(), reactor).setServiceParent(application)
+        RegistryService(loaded(self), Streams(None, io.StringIO()), 1, reactor).setServiceParent(application)
         self.assertIsNone(application.getComponent(ILogObserver))
         self.assertIsNone(application.getComponent(ILegacyObserver))
 
@@ -170,11 +171,12 @@ class PartsTests(SynchronousTestCase):
         ):
             options: Any = Options()
             options.parent = twistd
-            self.assertEqual(_streams(options), streams)
+            found = _streams(options, several=False)
+            self.assertEqual((found.log, found.access), streams)
         options.parent = {"logfile": path, "nodaemon": False}
-        log, access = _streams(options)
-        assert log is not None
-        self.assertIs(log, access)
+        found = _streams(options, several=False)
+        log: Any = found.log
+        self.assertIs(log, found.access)
         log.write("é\n")
         log.close()
         self.assertEqual(Path(path).read_text(encoding="utf-8"), "é\n")
@@ -297,7 +299,7 @@ class ListeningTests(TestCase):
 
     def make(self, http: str, storage: str = "inmemory: {}") -> RegistryService:
         text = f"version: 0.1\nstorage: {{{storage}}}\nhttp: {{{http}}}\n"
-        made = RegistryService(loaded(self, text), self.stream, self.access, reactor)
+        made = RegistryService(loaded(self, text), Streams(self.stream, self.access), 1, reactor)
         parent = MultiService()
         made.setServiceParent(parent)
         return made

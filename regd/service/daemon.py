@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 import time
-from typing import Any, NoReturn, TextIO
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -14,21 +18,30 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
 from regd import __version__
-from regd.config import Config, FilesystemStorage, Loaded, TCPAddress, UnixAddress
-from regd.service.serving import Serving
+from regd.config import Config, ConfigError, FilesystemStorage, Loaded, TCPAddress, UnixAddress, load
+from regd.service.reread import keep
+from regd.service.serving import SETTLE, Serving
 from regd.storage.driver import StorageError
 from regd.telemetry.health import Health
+from regd.telemetry.lines import LineStream
 from regd.telemetry.logs import LineObserver
 from regd.web.debug import DebugApi
 from regd.web.dispatch import Dispatcher
 from regd.web.listen import listen, url_of
 from regd.web.request import StreamingRequest, StreamingSite
 from regd.web.site import Root
+from regd.workers.children import Output
+from regd.workers.group import Group
 
-__all__ = ["CannotStart", "RegistryService"]
+__all__ = ["CannotStart", "RegistryService", "Streams"]
 
 #: Fewer open files than this are worth a warning: a connection takes two while a blob is on its way.
 _FEW_FILES = 4096
+
+#: How long a worker may take to end, beyond what its requests and handlers may, before it is killed, in seconds.
+_MARGIN = 5.0
+
+Address = TCPAddress | UnixAddress
 
 
 class CannotStart(SystemExit, Exception):
@@ -42,36 +55,60 @@ class CannotStart(SystemExit, Exception):
         self.code = 1
 
 
+@dataclass(frozen=True)
+class Streams:
+    """
+    Where lines go.
+
+    :ivar log: log lines; ``None`` leaves the log to ``twistd``.
+    :ivar access: access log lines.
+    :ivar workers: where the standard output (1) and standard error (2) of workers go; nothing where there are none.
+    :ivar lock: see :func:`regd.telemetry.lines.make_lock`; ``None`` where the workers' lines come by us.
+    """
+
+    log: LineStream | None
+    access: LineStream
+    workers: Mapping[int, Output] = field(default_factory=dict)
+    lock: int | None = None
+
+
 class RegistryService(MultiService):
     """
-    The daemon.
+    The daemon. It serves by itself, or it is the parent of those who do.
 
     :param loaded: the configuration and what is to be said of it.
-    :param log_stream: where log lines go; ``None`` leaves the log to ``twistd``.
-    :param access_stream: where access log lines go.
+    :param count: how many workers serve; 1 for none besides this process.
     :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
+    :ivar serving: in the parent of several workers it serves nobody; it is there because a storage that cannot be used has to be noticed
+        before anything is started, and for ``/debug/health``.
     """
 
     _log = Logger()
 
-    def __init__(self, loaded: Loaded, log_stream: TextIO | None, access_stream: TextIO, reactor: Any) -> None:
+    def __init__(self, loaded: Loaded, streams: Streams, count: int, reactor: Any) -> None:
         super().__init__()
-        self.config = loaded.config
         self._loaded = loaded
-        self._log_stream = log_stream
+        # twistd may change the directory.
+        self._path = os.path.abspath(loaded.path)
+        self._streams = streams
+        self._count = count
         self._reactor = reactor
-        self.serving = Serving(self.config, access_stream, reactor)
-        dispatcher = Dispatcher(self.config.http.headers)
-        debug = DebugApi(dispatcher, Health(self.serving.driver), self._variables).resource()
-        self.debug_site = StreamingSite(Root(dispatcher, debug), _silent, reactor)
+        self._observer: LineObserver | None = None
+        self.serving = Serving(loaded.config, streams.access, reactor)
+        self.debug_site = StreamingSite(self._debug_root(), _silent, reactor)
         self.ports: list[IListeningPort] = []
+        self.group: Group | None = None
         self._started = time.monotonic()
+        self._stopping = False
+        # Any: what signal.getsignal() says.
+        self._sighup_before: Any = None
 
     def setServiceParent(self, parent: Any) -> None:  # noqa: N802 - Twisted's name
         """``twistd`` takes its log observer from the application, which is the parent."""
-        if self._log_stream is not None and isinstance(parent, Componentized):
-            log = self.config.log
-            parent.setComponent(ILogObserver, LineObserver(self._log_stream, log.level, log.formatter, log.fields))
+        if self._streams.log is not None and isinstance(parent, Componentized):
+            log = self._loaded.config.log
+            self._observer = LineObserver(self._streams.log, log.level, log.formatter, log.fields)
+            parent.setComponent(ILogObserver, self._observer)
         super().setServiceParent(parent)
 
     def startService(self) -> None:  # noqa: N802 - Twisted's name
@@ -81,45 +118,127 @@ class RegistryService(MultiService):
         :raises CannotStart: with the reason in the log, when either cannot be done.
         """
         super().startService()
-        for warning in self._loaded.warnings:
-            self._log.warn("{path}: {warning}", path=self._loaded.path, warning=warning)
+        config = self.serving.config
+        self._tell_warnings(self._loaded)
         self._raise_file_limit()
         try:
             self.serving.start()
         except StorageError as error:
             self._give_up(f"{error}")
-        self._listen("http.addr", self.config.http.addr, self.serving.site)
-        if self.config.http.debug.addr is not None:
-            self._listen("http.debug.addr", self.config.http.debug.addr, self.debug_site)
-        self._log.info(
-            "regd {version} serves {url} from {storage}",
-            version=__version__,
-            url=url_of(self.ports[0], self.config.http.prefix),
-            storage=_storage_text(self.config),
+        count = self._count
+        if count > 1 and not self.serving.driver.shared:
+            say = self._log.info if config.http.workers is None else self._log.warn
+            say("one process serves, and not {count}: no other could see what is in storage.inmemory", count=count)
+            count = 1
+        if count > 1:
+            self.group = self._make_group(count)
+        if self.group is not None:
+            self._listen("http.addr", config.http.addr, self.group.listen)
+        else:
+            self._listen("http.addr", config.http.addr, lambda address: listen(self._reactor, address, self.serving.site))
+        if config.http.debug.addr is not None:
+            self._listen("http.debug.addr", config.http.debug.addr, lambda address: listen(self._reactor, address, self.debug_site))
+        self._sighup_before = signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._reread))
+        if self.group is None:
+            self._tell_ready("in one process")
+        else:
+            self.group.ready.addCallback(lambda _: self._tell_ready(f"with {count} workers"))
+            self.group.start()
+
+    def _make_group(self, count: int) -> Group:
+        arguments = [type(self._reactor).__module__, "own" if self._streams.lock is None else "shared"]
+        loaded = self._loaded
+        return Group(
+            "regd.worker", arguments, count, self._streams.workers, self._streams.lock, loaded.path, loaded.source, self._reactor
         )
 
-    def _listen(self, key: str, address: TCPAddress | UnixAddress, site: StreamingSite) -> None:
+    def _listen(self, key: str, address: Address, listener: Callable[[Address], IListeningPort]) -> None:
         try:
-            self.ports.append(listen(self._reactor, address, site))
+            self.ports.append(listener(address))
         except CannotListenError as error:
             self._give_up(f"{key}: cannot listen on {address}: {error.socketError}; is something else there?")
+
+    def _tell_ready(self, how: str) -> None:
+        config = self.serving.config
+        self._log.info(
+            "regd {version} serves {url} from {storage} {how}",
+            version=__version__,
+            url=url_of(self.ports[0], config.http.prefix),
+            storage=_storage_text(config),
+            how=how,
+        )
+
+    def _tell_warnings(self, loaded: Loaded) -> None:
+        for warning in loaded.warnings:
+            self._log.warn("{path}: {warning}", path=loaded.path, warning=warning)
+
+    def _reread(self) -> None:
+        """SIGHUP: read the configuration again."""
+        if self._stopping:
+            return
+        try:
+            loaded = load(self._path, os.environ)
+            config, stays = keep(self.serving.config, loaded.config)
+            self.serving.configure(config)
+        except ConfigError as error:
+            for problem in error.problems:
+                self._log.error("the configuration is not changed: {problem}", problem=problem)
+            return
+        except StorageError as error:
+            self._log.error("the configuration is not changed: {error}", error=error)
+            return
+        self._tell_warnings(loaded)
+        for key in stays:
+            self._log.warn("{path}: {key} has changed, which needs a restart; what it was stays in effect", path=loaded.path, key=key)
+        if self._observer is not None:
+            self._observer.configure(config.log.level, config.log.formatter, config.log.fields)
+        self.debug_site.resource = self._debug_root()
+        if self.group is None:
+            self._tell_reread("")
+        else:
+            changed = Deferred.fromCoroutine(self.group.configure(loaded.source))
+            changed.addCallback(lambda count: self._tell_reread(f" in {count} workers"))
+
+    def _tell_reread(self, where: str) -> None:
+        self._log.info("{path} was read again, and is in effect{where}", path=self._path, where=where)
 
     async def _stop(self) -> None:
         for port in self.ports:
             await maybeDeferred(port.stopListening)
-        timeout = self.config.http.draintimeout
-        if timeout > 0 and self.serving.connections:
-            self._log.info("stopping: {count} connections have {timeout} s to finish", count=self.serving.connections, timeout=timeout)
+        timeout = self.serving.config.http.draintimeout
+        count = self.serving.connections if self.group is None else self.group.connections
+        if timeout > 0 and count:
+            self._log.info("stopping: {count} connections have {timeout} s to finish", count=count, timeout=timeout)
+        if self.group is not None:
+            await self.group.finish(timeout + SETTLE + _MARGIN)
         await self.serving.finish(timeout)
         self._log.info("stopped")
 
     def stopService(self) -> Deferred[None]:  # noqa: N802 - Twisted's name
         """Take no more connections, let requests finish for as long as ``http.draintimeout`` allows, and close the storage."""
         super().stopService()
+        self._stopping = True
+        if self._sighup_before is not None:
+            signal.signal(signal.SIGHUP, self._sighup_before)
+            self._sighup_before = None
         return Deferred.fromCoroutine(self._stop())
 
-    def _variables(self) -> dict[str, object]:
-        return {"version": __version__, "uptime_seconds": round(time.monotonic() - self._started, 3), **self.serving.variables()}
+    def _debug_root(self) -> Root:
+        dispatcher = Dispatcher(self.serving.config.http.headers)
+        return Root(dispatcher, DebugApi(dispatcher, Health(self.serving.driver), self._variables).resource())
+
+    async def _variables(self) -> dict[str, object]:
+        # Any: numbers, among other things.
+        uptime = round(time.monotonic() - self._started, 3)
+        found: dict[str, Any] = {"version": __version__, "uptime_seconds": uptime, **self.serving.variables()}
+        workers: list[dict[str, Any]] = [self.serving.variables()]
+        if self.group is not None:
+            workers = await self.group.variables()
+            ended = self.group.ended_cpu_seconds()
+            for key in ("cpu_seconds", "peak_memory_bytes", "open_connections", "damaged_files"):
+                found[key] += sum(worker.get(key, 0) for worker in workers)
+            found["cpu_seconds"] = round(found["cpu_seconds"] + ended, 3)
+        return {**found, "workers": workers}
 
     def _raise_file_limit(self) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

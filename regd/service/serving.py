@@ -15,6 +15,7 @@ from regd.config import Config, FilesystemStorage
 from regd.manifest import Platform
 from regd.registry.core import Registry
 from regd.registry.rules import ManifestRules
+from regd.service.reread import keep
 from regd.storage.damage import Damage
 from regd.storage.driver import Driver
 from regd.storage.filesystem import FilesystemDriver
@@ -47,16 +48,17 @@ class Serving:
     :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
     :ivar site: the factory for connections. It stays the same whatever becomes of the configuration.
     :ivar driver: the storage.
+    :ivar config: the configuration that is in effect.
     """
 
-    def __init__(self, config: Config, access_stream: LineStream, reactor: Any, driver: Driver | None = None) -> None:
+    def __init__(self, config: Config, access_stream: LineStream, reactor: Any) -> None:
         self._reactor = reactor
         self._access_log = AccessLog(access_stream)
         self._damage = Damage()
-        self.driver = driver or make_driver(config, reactor)
+        self.driver = make_driver(config, reactor)
         #: Those of earlier configurations that still have requests, each with the driver that goes with it, if that has changed.
         self._retired: dict[Dispatcher, Driver | None] = {}
-        self._config = config
+        self.config = config
         self._dispatcher = Dispatcher(config.http.headers)
         self.site = StreamingSite(self._root(), self._log_access, reactor)
 
@@ -75,14 +77,14 @@ class Serving:
 
         :raises StorageError: when the storage cannot be written to, and it is no longer to be only read. Nothing has changed then.
         """
+        config, _ = keep(self.config, config)
         driver = self.driver
-        was, will_be = self._config.storage.maintenance.readonly, config.storage.maintenance.readonly
-        if was != will_be and driver.shared:
+        if config.storage.maintenance.readonly != self.config.storage.maintenance.readonly and driver.shared:
             # Whether the directory is asked to be writable is decided when a driver starts; so this is another one, on the same files.
-            driver = make_driver(config, self._reactor, self._config.storage.driver)
+            driver = make_driver(config, self._reactor)
             driver.start()
         self._retire(self._dispatcher, None if driver is self.driver else self.driver)
-        self._config, self.driver, self._dispatcher = config, driver, Dispatcher(config.http.headers)
+        self.config, self.driver, self._dispatcher = config, driver, Dispatcher(config.http.headers)
         self.site.resource = self._root()
 
     @property
@@ -117,7 +119,7 @@ class Serving:
         }
 
     def _root(self) -> Root:
-        config = self._config
+        config = self.config
         registry = Registry(self.driver, self._damage, manifest_rules(config), time.time, self._breathe)
         urls = Urls(config.http.host, config.http.prefix, config.http.relativeurls, config.reverseproxy.trusts)
         deletable = config.storage.delete.enabled
@@ -132,7 +134,7 @@ class Serving:
         return Root(self._dispatcher, routes, config.http.prefix)
 
     def _log_access(self, request: StreamingRequest) -> None:
-        if not self._config.log.accesslog.disabled:
+        if not self.config.log.accesslog.disabled:
             self._access_log(request)
 
     def _retire(self, dispatcher: Dispatcher, driver: Driver | None) -> None:
@@ -153,13 +155,9 @@ class Serving:
         return deferLater(self._reactor, 0)
 
 
-def make_driver(config: Config, reactor: Any, storage: object = None) -> Driver:
-    """
-    The storage that is configured, not yet started.
-
-    :param storage: the driver's part of the configuration, where it is to be an earlier one.
-    """
-    storage = storage or config.storage.driver
+def make_driver(config: Config, reactor: Any) -> Driver:
+    """The storage that is configured, not yet started."""
+    storage = config.storage.driver
     if isinstance(storage, FilesystemStorage):
         threads = PoolThreads(reactor, storage.maxthreads)
         return FilesystemDriver(storage.rootdirectory, threads, writable=not config.storage.maintenance.readonly.enabled)

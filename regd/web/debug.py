@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from klein import Klein
@@ -30,7 +30,7 @@ class DebugApi:
 
     app: Any = Klein()
 
-    def __init__(self, dispatcher: Dispatcher, health: Health, variables: Callable[[], dict[str, object]]) -> None:
+    def __init__(self, dispatcher: Dispatcher, health: Health, variables: Callable[[], Awaitable[dict[str, object]]]) -> None:
         self._dispatcher = dispatcher
         self._health = health
         self._variables = variables
@@ -59,4 +59,4 @@ class DebugApi:
         return json_response(503 if problems else 200, problems)
 
     async def _report_variables(self) -> Response:
-        return json_response(200, {"pid": os.getpid(), **self._variables()})
+        return json_response(200, {"pid": os.getpid(), **await self._variables()})

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.tcp import Port
+from twisted.internet.unix import Port as UnixPort
 
-from regd.web.request import StreamingSite
 from regd.web.transport import SendingPort, SendingUnixPort
 
 __all__ = ["listen", "url_of"]
@@ -38,19 +39,28 @@ class _Unix(Protocol):
 
 
 # Any: a reactor is typed as the union of what reactors may be.
-def listen(reactor: Any, address: _TCP | _Unix, site: StreamingSite) -> IListeningPort:
+def listen(
+    reactor: Any,
+    address: _TCP | _Unix,
+    site: Any,
+    tcp: type[Port] = SendingPort,
+    unix: type[UnixPort] = SendingUnixPort,
+) -> IListeningPort:
     """
     Listen on an address.
 
+    :param site: the factory; ``Any``: Twisted's are generic in protocols that know them.
+    :param tcp: what listens on it, if it is one of TCP.
+    :param unix: if it is the path of a socket.
     :raises CannotListenError: when somebody else does, or it is not ours to have.
     """
     # Twisted writes a line at each start and stop of a noisy factory.
     site.noisy = False
     if hasattr(address, "path"):
         _remove_stale(address.path)
-        port: Any = SendingUnixPort(os.fsencode(address.path), site, _BACKLOG, _SOCKET_MODE, reactor)
+        port: Any = unix(os.fsencode(address.path), site, _BACKLOG, _SOCKET_MODE, reactor)
     else:
-        port = SendingPort(address.port, site, _BACKLOG, _interface(address.host), reactor)
+        port = tcp(address.port, site, _BACKLOG, _interface(address.host), reactor)
     port.startListening()
     if not hasattr(address, "path"):
         _keep_alive(port.socket)

@@ -395,6 +395,8 @@ class StreamingSite(Site):
         super().__init__(resource, requestFactory=StreamingRequest, timeout=IDLE_TIMEOUT, reactor=reactor)
         self._log_access = log_access
         self.open: set[StreamingChannel] = set()
+        #: Called when a connection is over.
+        self.on_close: Callable[[], None] = lambda: None
         self._drained: Deferred[None] | None = None
 
     def drain(self) -> Deferred[None]:
@@ -413,6 +415,7 @@ class StreamingSite(Site):
     def channel_lost(self, channel: StreamingChannel) -> None:
         """A connection is gone."""
         self.open.discard(channel)
+        self.on_close()
         self._fire_drained()
 
     def _fire_drained(self) -> None:

@@ -9,17 +9,20 @@ nothing.
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from errno import EAGAIN, EINTR
 from typing import Any, Final
 
 from twisted.internet import tcp, unix
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress
 from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 
-__all__ = ["SEND_AT_ONCE", "SendingPort", "SendingUnixPort", "send_file"]
+__all__ = ["SEND_AT_ONCE", "SendingPort", "SendingUnixPort", "adopt", "send_file"]
 
 #: The most that one call hands to the kernel, in bytes, so that a fast reader does not keep others waiting.
 SEND_AT_ONCE: Final = 1024 * 1024
@@ -117,6 +120,34 @@ class SendingUnixPort(unix.Port):
     """A listening Unix socket whose connections can send files."""
 
     transport = _SendingUnixServer
+
+
+def adopt(connection: socket.socket, factory: Any, reactor: Any) -> None:
+    """
+    Serve a connection that another process has accepted, as a port of ours would.
+
+    :param connection: ours from now on.
+    :param factory: ``Any``: Twisted's factories are generic in protocols that know them.
+    :raises OSError: when it has been reset since.
+    """
+    connection.setblocking(False)
+    peer: Any = connection.getpeername()
+    # Any: Twisted's transports take whatever address fits their family.
+    kind: Any
+    address: IAddress
+    if connection.family == socket.AF_UNIX:
+        kind, address = _SendingUnixServer, UNIXAddress(peer or None)
+    elif connection.family == socket.AF_INET6:
+        # With the scope of a link-local address, as Twisted's port has it.
+        host, _ = socket.getnameinfo(peer, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+        peer = (host, *peer[1:])
+        kind, address = _SendingServer, IPv6Address("TCP", *peer)
+    else:
+        kind, address = _SendingServer, IPv4Address("TCP", *peer)
+    protocol = factory.buildProtocol(address)
+    transport = kind(connection, protocol, peer, None, 0, reactor)
+    transport.repstr = f"<{type(protocol).__name__}, adopted>"
+    protocol.makeConnection(transport)
 
 
 def send_file(transport: object, fd: int, offset: int, length: int) -> Deferred[None] | None:

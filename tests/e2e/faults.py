@@ -54,9 +54,9 @@ class FaultyRegd(Regd):
 
     def settings(self) -> dict[str, str]:
         """
-        :return: The way to the sources and to the tests.
+        :return: The way to the sources and to the tests; one process, for the plan counts what that does.
         """
-        return {"PYTHONPATH": str(ROOT)}
+        return {"PYTHONPATH": str(ROOT), "REGISTRY_HTTP_WORKERS": "1"}
 
     def arm(
         self,

@@ -189,13 +189,21 @@ class Program:
         """
         return "\n".join(self.output().splitlines()[-lines:])
 
+    def children(self) -> list[int]:
+        """
+        :return: The processes that it has started and that have not ended, by their ids.
+        """
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii").split()]
+
     def memory(self) -> Memory:
         """
-        :return: What the running process holds now, and the most it ever held.
+        :return: What the largest of its processes, itself and its children, holds now, and the most that any of them ever held.
         """
-        sizes = {}
-        for line in Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines():
-            key, _, value = line.partition(":")
-            if key in ("VmHWM", "VmRSS"):
-                sizes[key] = int(value.split()[0]) * 1024
-        return Memory(peak=sizes["VmHWM"], resident=sizes["VmRSS"])
+        peaks, residents = [0], [0]
+        for pid in (self.pid, *self.children()):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
+                    key, _, value = line.partition(":")
+                    if key in ("VmHWM", "VmRSS"):
+                        (peaks if key == "VmHWM" else residents).append(int(value.split()[0]) * 1024)
+        return Memory(peak=max(peaks), resident=max(residents))

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from regd.config import load
 from regd.manifest import OCI_IMAGE, OCI_INDEX
 from regd.service import serving
-from regd.service.daemon import RegistryService
+from regd.service.daemon import RegistryService, Streams
 from regd.storage.driver import Driver
 from regd.storage.memory import MemoryDriver
 from tests.web.wire import READ, Answer, Client
@@ -59,11 +59,11 @@ class ApiCase(SynchronousTestCase):
     def build(self, config: str, driver: Driver | None = None) -> None:
         """Have another registry from now on."""
         self.driver: Any = driver or MemoryDriver()
-        self.patch(serving, "make_driver", lambda found, reactor, storage=None: self.driver)
+        self.patch(serving, "make_driver", lambda found, reactor: self.driver)
         with tempfile.NamedTemporaryFile("w", suffix=".yml", encoding="utf-8") as file:
             file.write(config)
             file.flush()
-            self.service = RegistryService(load(file.name, {}), None, self.access, self.clock)
+            self.service = RegistryService(load(file.name, {}), Streams(None, self.access), 1, self.clock)
         self.site: Any = self.service.serving.site
 
     def client(self, peer: IAddress | None = None) -> Client:

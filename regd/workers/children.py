@@ -1,0 +1,219 @@
+"""Worker processes: how they are started, watched and replaced, by Twisted's ``procmon``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
+from twisted.internet.interfaces import IAddress, IReactorProcess, IReactorTime
+from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
+from twisted.python.failure import Failure
+from twisted.runner.procmon import ProcessMonitor
+from zope.interface import implementer
+
+from regd.workers.channel import channel_pair
+from regd.workers.control import WorkerControl
+
+__all__ = ["ASKED_TO_END", "CHANNEL", "CONTROL", "LOCK", "Child", "Children", "Given", "Output"]
+
+#: The descriptors of a worker, beside the three that every program has: connections, what is said, and the lock of the log.
+CHANNEL: Final = 3
+CONTROL: Final = 4
+LOCK: Final = 5
+
+#: How a worker has ended that was asked to before it could see to that itself.
+ASKED_TO_END: Final = "was killed by SIGTERM"
+
+#: Of a line that does not end so many bytes are kept.
+LONGEST_LINE: Final = 1024 * 1024
+
+#: Where a worker's output goes: a descriptor of ours that it inherits, or who takes its lines.
+Output = int | Callable[[str], None]
+
+
+class Child(ProcessProtocol):
+    """
+    One worker process, seen from its parent.
+
+    :param watched: procmon's protocol, which has to hear of the end.
+    :param outputs: where its standard output (1) and standard error (2) go.
+    :param ended: called when it has ended, with what is to be said of that.
+    :ivar pid: its process id.
+    :ivar channel: our end of the channel for connections; whoever uses it closes it.
+    :ivar control: for talking to it.
+    """
+
+    def __init__(self, watched: Any, outputs: Mapping[int, Output], ended: Callable[[Child, str], None]) -> None:
+        self.watched = watched
+        self.pid = 0
+        self.channel: socket.socket
+        self.control = WorkerControl()
+        self._ended = ended
+        self._takers = {fd: output for fd, output in outputs.items() if not isinstance(output, int)}
+        self._partial: dict[int, bytes] = dict.fromkeys(self._takers, b"")
+
+    def end(self) -> None:
+        """Ask it to end."""
+        # Any: Twisted declares no transport for protocols of processes.
+        transport: Any = self.transport
+        with suppress(ProcessExitedAlready):
+            transport.signalProcess("TERM")
+
+    def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
+        """It runs."""
+        # Any: IProcessTransport has the id, and may be missing for all that mypy knows.
+        transport: Any = self.transport
+        self.pid = transport.pid
+        self.watched.makeConnection(self.transport)
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N802, N803 - Twisted's names
+        """It has written something."""
+        *lines, rest = (self._partial[childFD] + data).split(b"\n")
+        if len(rest) > LONGEST_LINE:
+            lines, rest = [*lines, rest], b""
+        self._partial[childFD] = rest
+        for line in lines:
+            self._takers[childFD](line.decode("utf-8", "backslashreplace") + "\n")
+
+    def processEnded(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
+        """It has ended, and all that it wrote is here."""
+        for fd, rest in self._partial.items():
+            if rest:
+                self.childDataReceived(fd, b"\n")
+        self._ended(self, _how(reason))
+        self.watched.processEnded(reason)
+
+
+class Given(Factory):
+    """
+    Makes nothing: the one protocol is there already.
+    """
+
+    noisy = False
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:  # noqa: N802 - Twisted's name
+        """The protocol for the one connection."""
+        return self._protocol
+
+
+@implementer(IReactorProcess, IReactorTime)
+class _Spawner:
+    """
+    What procmon has for a reactor. procmon starts a process with its arguments and environment and nothing else; here it is given its
+    sockets as well.
+
+    :param make: makes the :class:`Child` for procmon's protocol.
+    :param started: called with each that runs.
+    """
+
+    def __init__(self, reactor: Any, outputs: Mapping[int, Output], lock: int | None, ended: Callable[[Child, str], None]) -> None:
+        self._reactor = reactor
+        self._outputs = outputs
+        self._lock = lock
+        self._ended = ended
+        self.started: Callable[[Child], None] = lambda child: None
+
+    def spawnProcess(  # type: ignore[override]  # noqa: N802 - procmon gives what is declared here, and that alone
+        self,
+        processProtocol: Any,  # noqa: N803 - Twisted's name
+        executable: str,
+        args: list[str],
+        env: Mapping[str, str],
+        **options: Any,
+    ) -> Any:
+        """
+        Start a worker.
+
+        :raises OSError: when there are no processes or descriptors to be had.
+        """
+        child = Child(processProtocol, self._outputs, self._ended)
+        opened: list[socket.socket] = []
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            child.channel, theirs = channel_pair()
+            opened += [child.channel, theirs]
+            ours, control = socket.socketpair()
+            opened += [ours, control]
+            descriptors: dict[int, int | str] = {0: null, CHANNEL: theirs.fileno(), CONTROL: control.fileno()}
+            if self._lock is not None:
+                descriptors[LOCK] = self._lock
+            for fd, output in self._outputs.items():
+                descriptors[fd] = output if isinstance(output, int) else "r"
+            ours.setblocking(False)
+            # Twisted makes a copy of the descriptor.
+            talking = self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Given(child.control))
+            try:
+                transport = self._reactor.spawnProcess(child, executable, args, env, childFDs=descriptors, **options)
+            except BaseException:
+                talking.loseConnection()
+                raise
+            opened.remove(child.channel)
+        finally:
+            os.close(null)
+            for one in opened:
+                one.close()
+        self.started(child)
+        return transport
+
+    def callLater(self, *arguments: Any, **options: Any) -> Any:  # noqa: N802 - Twisted's name
+        """See ``IReactorTime``."""
+        return self._reactor.callLater(*arguments, **options)
+
+    def seconds(self) -> float:
+        """See ``IReactorTime``."""
+        now: float = self._reactor.seconds()
+        return now
+
+    def getDelayedCalls(self) -> Any:  # noqa: N802 - Twisted's name
+        """See ``IReactorTime``."""
+        return self._reactor.getDelayedCalls()
+
+
+class Children(ProcessMonitor):
+    """
+    All worker processes. One that ends is replaced: at once, or, when it lived less than a second, after a time that doubles, up to a
+    minute.
+
+    :param command: starts a worker.
+    :param outputs: where the standard output (1) and standard error (2) of workers go.
+    :param lock: see :func:`regd.telemetry.lines.make_lock`; ``None`` where workers share no output.
+    :param started: called with each worker that has been started.
+    :param ended: called with each that has ended, and what is to be said of that.
+    """
+
+    maxRestartDelay = 60  # noqa: N815 - Twisted's name
+
+    # Any: a reactor is typed as the union of what reactors may be.
+    def __init__(
+        self,
+        reactor: Any,
+        command: list[str],
+        environment: Mapping[str, str],
+        count: int,
+        outputs: Mapping[int, Output],
+        lock: int | None,
+        started: Callable[[Child], None],
+        ended: Callable[[Child, str], None],
+    ) -> None:
+        spawner = _Spawner(reactor, outputs, lock, ended)
+        spawner.started = started
+        super().__init__(spawner)
+        for number in range(1, count + 1):
+            self.addProcess(f"worker {number}", command, env=dict(environment))
+
+
+def _how(reason: Failure) -> str:
+    """How a process has ended; empty for one that has ended as it should."""
+    if not isinstance(reason.value, ProcessTerminated):
+        return ""
+    if reason.value.signal is not None:
+        return f"was killed by {signal.Signals(reason.value.signal).name}"
+    return f"ended with status {reason.value.exitCode}"

@@ -1,0 +1,202 @@
+"""The parent's side of it all: several workers as one thing that serves."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError  # noqa: A004 - it is not Python's, and the one that is raised
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.protocols.amp import RemoteAmpError
+
+from regd.workers.channel import GivingEnd, Report
+from regd.workers.children import ASKED_TO_END, Child, Children, Output
+from regd.workers.control import CannotServe
+from regd.workers.listening import Listening
+from regd.workers.spread import Lane, Spread
+
+__all__ = ["Group"]
+
+#: How long a worker may take to say its numbers, in seconds; one that is starting has none.
+PATIENCE: Final = 2.0
+
+
+class _Worker:
+    """
+    What belongs to one process.
+
+    :ivar ready: whether it serves by the newest configuration.
+    """
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+        self.giving: GivingEnd | None = None
+        self.ready = False
+
+
+class Group:
+    """
+    Several workers.
+
+    :param module: the module that is a worker's program.
+    :param arguments: of that program.
+    :param count: how many workers.
+    :param outputs: see :class:`~regd.workers.children.Children`.
+    :param lock: see there.
+    :param path: the file of the configuration.
+    :param source: what the parent has read from it.
+    :ivar ready: fires when all workers serve for the first time.
+    """
+
+    _log = Logger()
+
+    # Any: a reactor is typed as the union of what reactors may be.
+    def __init__(
+        self,
+        module: str,
+        arguments: list[str],
+        count: int,
+        outputs: Mapping[int, Output],
+        lock: int | None,
+        path: str,
+        source: bytes,
+        reactor: Any,
+    ) -> None:
+        self._reactor = reactor
+        self._count = count
+        self._path = path
+        # What a worker has to be told to be where the others are: what cannot change is as the first one says.
+        self._first = self._newest = source
+        self._spread = Spread(reactor, self._pause)
+        self._listening = Listening(self._spread.offer, reactor)
+        self._workers: list[_Worker] = []
+        self._stopping = False
+        self._all_ended: Deferred[None] = Deferred()
+        self.ready: Deferred[None] = Deferred()
+        # -P: what lies in the directory that the daemon was started in is no module of its.
+        command = [sys.executable, "-P", "-m", module, *arguments]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._children = Children(reactor, command, environment, count, outputs, lock, self._started, self._ended)
+
+    def listen(self, address: Any) -> IListeningPort:
+        """
+        Listen on an address, for all workers.
+
+        :param address: as :func:`regd.web.listen.listen` has it.
+        :raises CannotListenError: see there.
+        """
+        return self._listening.listen(address)
+
+    def start(self) -> None:
+        """Start the workers."""
+        self._children.startService()
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return self._spread.connections
+
+    async def configure(self, source: bytes) -> int:
+        """
+        Put another configuration into effect in all workers, those that come later included.
+
+        :returns: how many workers have it now. What became of the others is in the log.
+        """
+        self._newest = source
+        asked = [Deferred.fromCoroutine(self._bring_up(worker)) for worker in self._workers if worker.ready]
+        outcomes = await DeferredList(asked, consumeErrors=True)
+        return sum(1 for fine, in_effect in outcomes if fine and in_effect)
+
+    async def variables(self) -> list[dict[str, Any]]:
+        """The numbers of each worker; of one that does not answer, its process id alone."""
+        asked = [Deferred.fromCoroutine(self._variables_of(worker)) for worker in self._workers]
+        return [found for fine, found in await DeferredList(asked, consumeErrors=True) if fine]
+
+    def ended_cpu_seconds(self) -> float:
+        """The processor time of the workers that have been replaced."""
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    async def finish(self, timeout: float) -> None:
+        """
+        Let the workers end, and wait for that.
+
+        :param timeout: how long they may take, in seconds, before they are killed.
+        """
+        self._stopping = True
+        self._spread.close()
+        self._children.killTime = math.ceil(timeout)
+        self._children.stopService()
+        if self._workers:
+            await self._all_ended
+
+    def _pause(self, paused: bool) -> None:
+        self._listening.pause(paused)
+
+    def _started(self, child: Child) -> None:
+        worker = _Worker(child)
+        self._workers.append(worker)
+        Deferred.fromCoroutine(self._bring_up(worker))
+
+    async def _bring_up(self, worker: _Worker) -> bool:
+        """
+        Tell a worker what it has to know, and give it connections when it knows it.
+
+        :returns: whether it has the newest configuration.
+        """
+        sources = [self._newest] if worker.ready or self._first is self._newest else [self._first, self._newest]
+        try:
+            for source in sources:
+                await worker.child.control.configure(self._path, source)
+        except (CannotServe, RemoteAmpError) as error:
+            self._log.error("worker {pid} cannot do what the configuration says: {reason}", pid=worker.child.pid, reason=error)
+            if not worker.ready:
+                # Another one is tried later.
+                worker.child.end()
+            return False
+        except Exception:  # noqa: BLE001 - the connection is lost in one of many ways; the end of the process is told elsewhere
+            return False
+        if sources[-1] is not self._newest:
+            # It has changed meanwhile.
+            return await self._bring_up(worker)
+        if not worker.ready:
+            worker.ready = True
+            self._open_lane(worker)
+            if not self.ready.called and sum(one.ready for one in self._workers) == self._count:
+                self.ready.callback(None)
+        return True
+
+    def _open_lane(self, worker: _Worker) -> None:
+        def reported(report: Report) -> None:
+            self._spread.reported(lane, report)
+
+        worker.giving = GivingEnd(worker.child.channel, reported, lambda: self._spread.remove(lane), self._reactor)
+        lane = Lane(worker.giving.send)
+        self._spread.add(lane)
+
+    def _ended(self, child: Child, how: str) -> None:
+        worker = next(one for one in self._workers if one.child is child)
+        if worker.giving is not None:
+            worker.giving.finish()
+        else:
+            child.channel.close()
+        self._workers.remove(worker)
+        if not self._stopping:
+            say = self._log.error if how else self._log.info
+            say("worker {pid} {how}; another one takes its place", pid=child.pid, how=how or "has ended")
+        elif how and how != ASKED_TO_END:
+            self._log.warn("worker {pid} {how}", pid=child.pid, how=how)
+        if self._stopping and not self._workers and not self._all_ended.called:
+            self._all_ended.callback(None)
+
+    async def _variables_of(self, worker: _Worker) -> dict[str, Any]:
+        try:
+            asked = Deferred.fromCoroutine(worker.child.control.variables())
+            return await asked.addTimeout(PATIENCE, self._reactor)
+        except (TimeoutError, Exception):  # noqa: BLE001 - it starts, or ends, or is stuck; what is known of it is that it is there
+            return {"pid": worker.child.pid}

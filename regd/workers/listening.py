@@ -1,0 +1,115 @@
+"""Listening sockets of the parent: they accept, and leave what to do with a connection to somebody else."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
+from typing import Any, Final
+
+from twisted.internet import tcp, unix
+from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from regd.web.listen import listen
+
+__all__ = ["Listening"]
+
+#: How many connections are accepted in one turn of the event loop.
+AT_ONCE: Final = 64
+
+#: How long nothing is accepted when the process or the machine is out of file descriptors or memory, in seconds.
+EXHAUSTED: Final = 1.0
+
+_OUT_OF = frozenset({EMFILE, ENFILE, ENOBUFS, ENOMEM})
+
+
+class _Accepts:
+    """Mixed into Twisted's ports, for their making and their end. Nothing of Twisted's is made for a connection."""
+
+    def doRead(self: Any) -> None:  # noqa: N802 - Twisted's name
+        """Somebody connects."""
+        self.factory.accept(self.socket)
+
+
+class _Port(_Accepts, tcp.Port):
+    """A listening TCP socket."""
+
+
+class _UnixPort(_Accepts, unix.Port):
+    """A listening Unix socket."""
+
+
+class Listening(Factory):
+    """
+    The parent's listening socket.
+
+    :param accepted: called with each connection.
+    """
+
+    _log = Logger()
+
+    # Any: a reactor is typed as the union of what reactors may be.
+    def __init__(self, accepted: Callable[[socket.socket], None], reactor: Any) -> None:
+        self._accepted = accepted
+        self._reactor = reactor
+        # Any: pausing is no part of the interface of ports.
+        self._port: Any = None
+        self._paused = True
+        self._exhausted: IDelayedCall | None = None
+
+    def listen(self, address: Any) -> IListeningPort:
+        """
+        Listen; nothing is accepted before :meth:`pause` is called with ``False``.
+
+        :param address: as :func:`regd.web.listen.listen` has it.
+        :raises CannotListenError: see there.
+        """
+        port = listen(self._reactor, address, self, _Port, _UnixPort)
+        self._port = port
+        self._read_or_not()
+        return port
+
+    def pause(self, paused: bool) -> None:
+        """Leave those who connect in the kernel's queue, or take them out of it."""
+        self._paused = paused
+        self._read_or_not()
+
+    def accept(self, listening: socket.socket) -> None:
+        """Accept who has connected."""
+        for _ in range(AT_ONCE):
+            try:
+                connection, _ = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _OUT_OF:
+                    self._log.error("cannot accept connections for a moment: {reason}", reason=error.strerror)
+                    self._exhausted = self._reactor.callLater(EXHAUSTED, self._try_again)
+                    self._read_or_not()
+                    return
+                # The client has gone already (ECONNABORTED), or its network has a fault (accept(2)).
+                continue
+            self._accepted(connection)
+            if self._paused:
+                return
+
+    def stopFactory(self) -> None:  # noqa: N802 - Twisted's name
+        """It listens no longer."""
+        self._port = None
+        if self._exhausted is not None:
+            self._exhausted.cancel()
+            self._exhausted = None
+
+    def _try_again(self) -> None:
+        self._exhausted = None
+        self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        if self._port is None or not self._port.connected:
+            return
+        if self._paused or self._exhausted is not None:
+            self._port.stopReading()
+        else:
+            self._port.startReading()
