@@ -39,6 +39,9 @@ __all__ = ["SETTLE", "Serving", "make_driver", "manifest_rules"]
 #: How long handlers have to come to an end after their connections have been cut, in seconds.
 SETTLE = 10.0
 
+#: How many threads read what fast clients upload. They hash most of the time, so more than a few for each processor gain nothing.
+STREAMS = max(4, 2 * (os.cpu_count() or 1))
+
 
 class Serving:
     """
@@ -160,7 +163,9 @@ def make_driver(config: Config, reactor: Any) -> Driver:
     storage = config.storage.driver
     if isinstance(storage, FilesystemStorage):
         threads = PoolThreads(reactor, storage.maxthreads)
-        return FilesystemDriver(storage.rootdirectory, threads, writable=not config.storage.maintenance.readonly.enabled)
+        # Woken at once: what they do is not short, and mostly without the interpreter's lock.
+        streams = PoolThreads(reactor, min(STREAMS, storage.maxthreads), patience=0)
+        return FilesystemDriver(storage.rootdirectory, threads, streams, writable=not config.storage.maintenance.readonly.enabled)
     return MemoryDriver()
 
 

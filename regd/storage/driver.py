@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from regd.storage.layout import Path
 
 if TYPE_CHECKING:
     from hashlib import _Hash as HashState
 
-__all__ = ["Appender", "Busy", "Content", "Driver", "Full", "HashState", "Missing", "Stat", "StorageError"]
+__all__ = ["Appender", "Busy", "Content", "Driver", "Full", "HashState", "Lender", "Missing", "Source", "Stat", "StorageError"]
 
 if not TYPE_CHECKING:
     HashState = object
@@ -72,6 +72,34 @@ class Content(Protocol):
         """Give the file back. May be called again."""
 
 
+class Source(Protocol):
+    """Bytes that a thread of the storage may take from where they arrive, instead of being handed them by the event loop."""
+
+    def read(self, buffer: bytearray) -> Sequence[memoryview]:
+        """
+        Off the event loop: wait a few milliseconds at most for more bytes.
+
+        :param buffer: where to put them.
+        :returns: what came, in order, each part in ``buffer``; nothing when the source is to be given back, because no more came, or all
+            had come, or the one who lent it wants it back.
+        """
+
+
+@runtime_checkable
+class Lender(Protocol):
+    """What an ``IPushProducer`` may be besides: one whose bytes can be taken by a thread while they come fast."""
+
+    def lend(self) -> Source | None:
+        """
+        On the event loop: nothing is written to the consumer any more until the source is taken back.
+
+        :returns: ``None`` where the bytes have to come by way of the event loop, now or always.
+        """
+
+    def take_back(self, source: Source) -> None:
+        """On the event loop: the thread is done with it. Must be called, also when the producer has been unregistered or has failed."""
+
+
 class Appender(Protocol):
     """
     The end of a file, held by one writer at a time; provides Twisted's ``IConsumer``.
@@ -85,7 +113,10 @@ class Appender(Protocol):
     hash: HashState | None
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: N802 - IConsumer's name
-        """Which ``IPushProducer`` is to be paused while the storage is slower than the network, and stopped when it fails."""
+        """
+        Which ``IPushProducer`` is to be paused while the storage is slower than the network, and stopped when it fails. From one that is a
+        :class:`Lender` the bytes may be taken directly.
+        """
 
     def unregisterProducer(self) -> None:  # noqa: N802 - IConsumer's name
         """No more will be written by the producer."""

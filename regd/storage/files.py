@@ -71,7 +71,7 @@ class FileSink:
         self._fd = fd
         self._durable = self._size = os.fstat(fd).st_size
 
-    def write(self, chunks: Sequence[bytes]) -> None:
+    def write(self, chunks: Sequence[bytes | memoryview]) -> None:
         """See :class:`~regd.storage.appending.Sink`."""
         with Translated("append to", self._path):
             rest: list[bytes | memoryview] = list(chunks)

@@ -50,6 +50,7 @@ class FilesystemDriver:
 
     :param root: ``storage.filesystem.rootdirectory``; made when it is missing.
     :param threads: where blocking work runs.
+    :param streams: where threads read what fast clients upload; ``None`` leaves the reading to the event loop.
     :param writable: whether the registry takes changes; without, the directory is not asked to.
     """
 
@@ -57,9 +58,10 @@ class FilesystemDriver:
     shared = True
     _log = Logger()
 
-    def __init__(self, root: str, threads: PoolThreads, *, writable: bool = True) -> None:
+    def __init__(self, root: str, threads: PoolThreads, streams: PoolThreads | None = None, *, writable: bool = True) -> None:
         self.root = os.path.abspath(root)
         self._threads = threads
+        self._streams = streams
         #: Where changes are made that write little: in threads, because of the flushes.
         self._changes: Threads = threads
         self._writable = writable
@@ -94,6 +96,8 @@ class FilesystemDriver:
     def stop(self) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
         self._threads.stop()
+        if self._streams is not None:
+            self._streams.stop()
         self._listings.close()
 
     async def check(self) -> None:
@@ -174,7 +178,7 @@ class FilesystemDriver:
         except BaseException:
             os.close(fd)
             raise
-        return QueuedAppender(FileSink(full, fd), held.st_size, state, self._threads)
+        return QueuedAppender(FileSink(full, fd), held.st_size, state, self._threads, self._streams)
 
     async def delete(self, path: Path, *, durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""

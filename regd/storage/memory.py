@@ -183,7 +183,7 @@ class _MemorySink:
         self._file = file
         self._clock = clock
 
-    def write(self, chunks: Sequence[bytes]) -> None:
+    def write(self, chunks: Sequence[bytes | memoryview]) -> None:
         """See :class:`~regd.storage.appending.Sink`."""
         for chunk in chunks:
             self._file.content += chunk

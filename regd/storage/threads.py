@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-__all__ = ["PATIENCE", "Inline", "PoolThreads", "Threads"]
+__all__ = ["PATIENCE", "Inline", "PoolThreads", "Streams", "Threads"]
 
 #: How long work waits, in seconds, before another thread is woken for it.
 PATIENCE: Final = 0.001
@@ -30,6 +30,13 @@ class Threads(Protocol):
 
     def tell(self, function: Callable[[], object]) -> None:
         """From off the event loop: call ``function`` on it, soon."""
+
+
+class Streams(Threads, Protocol):
+    """Threads that several long works share by turns."""
+
+    def crowded(self) -> bool:
+        """From any thread: whether work waits for one."""
 
 
 class Inline:
@@ -57,11 +64,13 @@ class PoolThreads:
 
     :param reactor: the event loop.
     :param size: the most threads there will be; they are made as they are needed.
+    :param patience: how long work waits before another thread is woken for it, in seconds.
     """
 
-    def __init__(self, reactor: Any, size: int) -> None:
+    def __init__(self, reactor: Any, size: int, patience: float = PATIENCE) -> None:
         self._reactor = reactor
         self._size = size
+        self._patience = patience
         self._threads: list[threading.Thread] = []
         #: What idle threads wait for: to be woken, or to end.
         self._calls: SimpleQueue[bool] = SimpleQueue()
@@ -93,12 +102,16 @@ class PoolThreads:
         done: Deferred[T] = Deferred()
         with self._lock:
             self._waiting.append((time.monotonic(), done, function, args, kwargs))
-            idle = self._awake == 0
-        if idle:
+            wanted = self._awake == 0 or (not self._patience and self._awake < self._size)
+        if wanted:
             self._wake()
-        elif self._look_again is None:
-            self._look_again = self._reactor.callLater(PATIENCE, self._look)
+        elif self._patience and self._look_again is None:
+            self._look_again = self._reactor.callLater(self._patience, self._look)
         return done
+
+    def crowded(self) -> bool:
+        """See :class:`Streams`."""
+        return bool(self._waiting)
 
     def tell(self, function: Callable[[], object]) -> None:
         """See :class:`Threads`."""
@@ -122,11 +135,11 @@ class PoolThreads:
         with self._lock:
             if not self._waiting:
                 return
-            overdue = time.monotonic() - self._waiting[0][0] >= PATIENCE
+            overdue = time.monotonic() - self._waiting[0][0] >= self._patience
             awake = self._awake
         if overdue and awake < self._size:
             self._wake()
-        self._look_again = self._reactor.callLater(PATIENCE, self._look)
+        self._look_again = self._reactor.callLater(self._patience, self._look)
 
     def _calm(self) -> None:
         if self._look_again is not None:

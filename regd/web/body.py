@@ -8,7 +8,7 @@ it wants it; until then, and whenever its consumer is behind, the socket is not 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -16,6 +16,9 @@ from twisted.internet.interfaces import IConsumer, IPushProducer
 from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
+
+from regd.web.framing import Framing
+from regd.web.transport import Lease, lend, take_back
 
 __all__ = ["BodyAborted", "BodyTooLarge", "Pausable", "RequestBody", "collect"]
 
@@ -36,6 +39,33 @@ class Pausable(Protocol):
 
     def resumeProducing(self) -> None:  # noqa: N802 - IPushProducer's name
         """Read on."""
+
+
+class SocketSource:
+    """
+    The rest of a body, read by a thread; a :class:`~regd.storage.driver.Source`.
+
+    :ivar received: bytes of content that were read.
+    """
+
+    def __init__(self, lease: Lease, framing: Framing) -> None:
+        self.lease = lease
+        self.received = 0
+        self._framing = framing
+
+    def read(self, buffer: bytearray) -> Sequence[memoryview]:
+        """See :class:`~regd.storage.driver.Source`."""
+        framing = self._framing
+        room = memoryview(buffer)
+        while not framing.ended and framing.malformed is None:
+            count = self.lease.receive_into(room[: framing.wanted(len(room))])
+            if not count:
+                break
+            content = framing.decode(buffer, count)
+            if content:
+                self.received += sum(map(len, content))
+                return content
+        return ()
 
 
 @implementer(IBodyProducer, IPushProducer)
@@ -63,6 +93,9 @@ class RequestBody:
         self._paused = False
         self._discarding = False
         self._failure: Failure | None = None
+        self._framing: Framing | None = None
+        self._returned: Callable[[], None] = lambda: None
+        self._lent: SocketSource | None = None
 
     # The handler's side.
 
@@ -108,12 +141,44 @@ class RequestBody:
         if self._done is not None:
             self._finish(Failure(BodyAborted("its consumer gave up")))
 
+    def lend(self) -> SocketSource | None:
+        """
+        See :class:`~regd.storage.driver.Lender`: let a thread read the socket from where this body stands. ``None`` when the bytes that
+        follow have come already, or nobody wants them, or the transport cannot.
+        """
+        framing = self._framing
+        if framing is None or framing.ended or framing.malformed is not None or self._lent is not None:
+            return None
+        if self._held or self._paused or self._discarding or self._done is None:
+            return None
+        lease = lend(self._source)
+        if lease is not None:
+            self._lent = SocketSource(lease, framing)
+        return self._lent
+
+    def take_back(self, source: SocketSource) -> None:
+        """See :class:`~regd.storage.driver.Lender`."""
+        self._lent = None
+        self.received += source.received
+        take_back(self._source, source.lease)
+        self._returned()
+        # Also when all of it has come: so that a client that leaves before it is answered is noticed.
+        self._source.resumeProducing()
+
     # The channel's side.
+
+    def may_lend(self, framing: Framing, returned: Callable[[], None]) -> None:
+        """
+        :param framing: how the body is delimited; whoever reads the socket feeds it.
+        :param returned: called when a thread has given the socket back, to deal with what it came to.
+        """
+        self._framing = framing
+        self._returned = returned
 
     @property
     def paused(self) -> bool:
-        """Whether the socket is not read because this body's consumer is behind."""
-        return not self._discarding and not self.ended and (self._paused or not self.started)
+        """Whether the event loop does not read the socket, because this body's consumer is behind or reads it by itself."""
+        return self._lent is not None or (not self._discarding and not self.ended and (self._paused or not self.started))
 
     def feed(self, data: bytes) -> None:
         """Bytes from the socket. They may also come while paused: one read was under way."""
@@ -147,6 +212,8 @@ class RequestBody:
         """The request is answered: read what is left of the body, and drop it."""
         self._discarding = True
         self._held.clear()
+        if self._lent is not None:
+            self._lent.lease.stop()
         if not self.ended:
             self._source.resumeProducing()
 

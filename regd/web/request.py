@@ -3,7 +3,7 @@ Requests that are handled when their headers are in, and the channel and site th
 
 ``twisted.web`` has no public way to see a request before its body (26.10 included), so this leans on names of ``HTTPChannel`` that are
 not public: ``_command``, ``_path``, ``_version``, ``_send100Continue``, ``_respondToBadRequestAndDisconnect``,
-``_maybeChooseTransferDecoder``, ``_transferDecoder``, ``_finishRequestBody``, and ``_disconnected`` of ``Request``.
+``_transferDecoder``, ``_finishRequestBody``, and ``_disconnected`` of ``Request``.
 ``tests/web/test_twisted_private.py`` pins them and says what each is needed for.
 
 How a request runs, beside the stock order::
@@ -11,6 +11,7 @@ How a request runs, beside the stock order::
     headers in     allHeadersReceived   -> body made, request processed: a handler runs
                                            (stock: 100-continue is sent, nothing else happens)
     body arrives   handleContentChunk   -> body.feed                      (stock: into a file)
+                   or a thread reads it -> _body_returned
     body ended     allContentReceived   -> requestReceived -> body.end    (stock: request processed)
     answered       requestDone          -> the next request, if the body has ended; else the rest of the body is read and dropped
 
@@ -32,13 +33,13 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import _ChunkedTransferDecoder
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from regd.errors import BadRequest, RegistryError, Unknown
 from regd.web.body import RequestBody
-from regd.web.chunked import ChunkedDecoder
+from regd.web.chunked import Chunked
+from regd.web.framing import BodyDecoder, FixedLength
 from regd.web.plain import PlainChannel
 from regd.web.prepared import PreparedRequest
 
@@ -270,13 +271,6 @@ class StreamingChannel(PlainChannel):
             return
         super().dataReceived(data)
 
-    def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:  # noqa: N802 - Twisted's name
-        """A header field may say how the body is coded."""
-        going_on = bool(super()._maybeChooseTransferDecoder(header, data))
-        if going_on and type(self._transferDecoder) is _ChunkedTransferDecoder:
-            self._transferDecoder = ChunkedDecoder(self.requests[-1].handleContentChunk, self._finishRequestBody)
-        return going_on
-
     def allHeadersReceived(self) -> None:  # noqa: N802 - Twisted's name
         """Hand the request over now, where there is a body to wait for."""
         request = self.requests[-1]
@@ -286,6 +280,10 @@ class StreamingChannel(PlainChannel):
         request.gotLength(self.length)
         if self.length == 0:
             return
+        framing = Chunked() if self.length is None else FixedLength(self.length)
+        decoder = BodyDecoder(framing, request.handleContentChunk, self._finishRequestBody)
+        self._transferDecoder = decoder
+        request.body.may_lend(framing, lambda: self._body_returned(decoder))
         expect = request.requestHeaders.getRawHeaders(b"Expect")
         self._continue_awaited = bool(expect) and expect[0].lower() == b"100-continue" and self._version == b"HTTP/1.1"
         self.setTimeout(BODY_TIMEOUT)
@@ -334,6 +332,11 @@ class StreamingChannel(PlainChannel):
             self.transport.abortConnection()
             return
         super().rawDataReceived(data)
+
+    def _body_returned(self, decoder: BodyDecoder) -> None:
+        """A thread has read part of a body: as if that had been read here, go on from where it came to."""
+        if self._transferDecoder is decoder and not self._refused:
+            self.rawDataReceived(b"")
 
     def timeoutConnection(self) -> None:  # noqa: N802 - Twisted's name
         """Nothing came for too long; unless it is we who did not read."""

@@ -9,6 +9,7 @@ nothing.
 from __future__ import annotations
 
 import os
+import select
 import socket
 from dataclasses import dataclass
 from errno import EAGAIN, EINTR
@@ -22,13 +23,67 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 
-__all__ = ["SEND_AT_ONCE", "SendingPort", "SendingUnixPort", "adopt", "send_file"]
+__all__ = ["SEND_AT_ONCE", "Lease", "SendingPort", "SendingUnixPort", "adopt", "lend", "send_file", "take_back"]
 
 #: The most that one call hands to the kernel, in bytes, so that a fast reader does not keep others waiting.
 SEND_AT_ONCE: Final = 1024 * 1024
 
 #: How far ahead of the socket the kernel is asked to read from the disk, in bytes.
 READ_AHEAD: Final = 4 * 1024 * 1024
+
+
+#: How long a thread that reads a socket waits for more, in milliseconds, before it gives the socket back.
+_PATIENCE: Final = 4
+
+
+class Lease:
+    """
+    The receiving end of a connection, lent to a thread.
+
+    The thread reads a descriptor of its own (dup(2)). The event loop may close the connection meanwhile, and its number may at once be that
+    of another connection; this one stays what it was until :meth:`close`.
+
+    :param connected: the connection's socket.
+    :raises OSError: when there are no more descriptors to be had.
+    """
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected.dup()
+        self._poll: select.poll | None = None
+        self._stopped = False
+
+    def receive_into(self, room: memoryview) -> int:
+        """
+        Off the event loop: read what there is, or wait a few milliseconds for it.
+
+        :returns: how many bytes; 0 when none come now. Whether the client is silent, has gone, or is to be heard no more is for the event
+            loop to find out, once it has the socket again: the end of a connection can be read any number of times.
+        """
+        for last in (False, True):
+            if self._stopped:
+                break
+            try:
+                return self._socket.recv_into(room)
+            except BlockingIOError:
+                if last or not self._readable():
+                    break
+            except OSError:
+                break
+        return 0
+
+    def stop(self) -> None:
+        """From any thread: read no more. What is being read is the last."""
+        self._stopped = True
+
+    def close(self) -> None:
+        """Give the descriptor back; only when no thread uses it any more."""
+        self._socket.close()
+
+    def _readable(self) -> bool:
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._socket, select.POLLIN)
+        return bool(self._poll.poll(_PATIENCE))
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +102,36 @@ class _SendsFiles:
     bufferSize = 192 * 1024  # noqa: N815 - Twisted's name
 
     _sending: _Sending | None = None
+    _lease: Lease | None = None
+
+    def lend(self: Any) -> Lease | None:
+        """
+        Let a thread read, and read nothing until it is :meth:`taken back <take_back>`.
+
+        :returns: ``None`` where that is not possible: the connection is ending, or no descriptor is left.
+        """
+        if self._lease is not None or self.disconnected or self.disconnecting:
+            return None
+        try:
+            self._lease = Lease(self.socket)
+        except OSError:
+            return None
+        self.stopReading()
+        return self._lease  # type: ignore[no-any-return]  # self is Any
+
+    def take_back(self: Any, lease: Lease) -> None:
+        """The thread reads no more. It is for the caller to resume reading here."""
+        lease.close()
+        self._lease = None
+
+    def startReading(self: Any) -> None:  # noqa: N802 - Twisted's name
+        """Two who read one socket would tear its bytes apart, so not while it is lent, whoever wants it (the channel may)."""
+        if self._lease is None:
+            super().startReading()  # type: ignore[misc]
+
+    def doRead(self: Any) -> Any:  # noqa: N802 - Twisted's name
+        """There is something to read; unless that was so only before the socket was lent, in the same turn of the loop."""
+        return super().doRead() if self._lease is None else None  # type: ignore[misc]
 
     def send_file(self: Any, fd: int, offset: int, length: int) -> Deferred[None]:
         """
@@ -97,6 +182,9 @@ class _SendsFiles:
     def connectionLost(self: Any, reason: Failure) -> None:  # noqa: N802 - Twisted's name
         """The client is gone."""
         sending, self._sending = self._sending, None
+        if self._lease is not None:
+            # An orderly close has shut the connection down; the reset of an abort goes out when the thread's descriptor is closed, too.
+            self._lease.stop()
         super().connectionLost(reason)  # type: ignore[misc]
         if sending is not None:
             sending.done.errback(reason)
@@ -153,3 +241,14 @@ def adopt(connection: socket.socket, factory: Any, reactor: Any) -> None:
 def send_file(transport: object, fd: int, offset: int, length: int) -> Deferred[None] | None:
     """As :meth:`_SendsFiles.send_file`, or ``None`` where this transport cannot (TLS, tests)."""
     return transport.send_file(fd, offset, length) if isinstance(transport, _SendsFiles) else None
+
+
+def lend(transport: object) -> Lease | None:
+    """As :meth:`_SendsFiles.lend`, or ``None`` where a thread cannot read (TLS, tests)."""
+    return transport.lend() if isinstance(transport, _SendsFiles) else None
+
+
+def take_back(transport: object, lease: Lease) -> None:
+    """As :meth:`_SendsFiles.take_back`."""
+    assert isinstance(transport, _SendsFiles)
+    transport.take_back(lease)

@@ -18,7 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
-from regd.storage.appending import BATCH, HIGH_WATER, LOW_WATER, QueuedAppender
+from regd.storage.appending import BATCH, HIGH_WATER, LOW_WATER, TURN, QueuedAppender
 from regd.storage.driver import Full, StorageError
 from regd.storage.threads import Inline, PoolThreads
 from regd.web.transport import SendingPort
@@ -33,6 +33,8 @@ class HandThreads:
     def __init__(self) -> None:
         self.waiting: list[tuple[Deferred[Any], Callable[[], Any]]] = []
         self.told: list[Callable[[], object]] = []
+        #: Whether somebody else waits for a thread.
+        self.others = False
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
         done: Deferred[Any] = Deferred()
@@ -41,6 +43,9 @@ class HandThreads:
 
     def tell(self, function: Callable[[], object]) -> None:
         self.told.append(function)
+
+    def crowded(self) -> bool:
+        return self.others
 
     def work(self) -> None:
         """Run what waits, and then bring its news to the event loop."""
@@ -71,7 +76,7 @@ class MemorySink:
         self.failing: dict[str, StorageError] = {}
         self.meanwhile: Callable[[], None] = lambda: None
 
-    def write(self, chunks: Sequence[bytes]) -> None:
+    def write(self, chunks: Sequence[bytes | memoryview]) -> None:
         if "write" in self.failing:
             # As a full disk does: some of it is there.
             self.content += b"".join(chunks)[:3]
@@ -315,6 +320,155 @@ class QueuedAppenderTest(SynchronousTestCase):
         self.assertEqual(told, ["pause", "resume"] * (len(told) // 2))
 
 
+class Well:
+    """A source: gives what it holds, a part at a time, each cut in two."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self.parts = list(parts)
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def read(self, buffer: bytearray) -> Sequence[memoryview]:
+        self.meanwhile()
+        if not self.parts:
+            return ()
+        part = self.parts.pop(0)
+        buffer[: len(part)] = part
+        view, middle = memoryview(buffer)[: len(part)], len(part) // 2
+        return [view[:middle], view[middle:]] if middle else [view]
+
+
+class LendingProducer(Producer):
+    """
+    :ivar well: what is lent next, or ``None``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.well: Well | None = None
+
+    def lend(self) -> Well | None:
+        if self.well is not None:
+            self.told.append("lend")
+        return self.well
+
+    def take_back(self, source: Well) -> None:
+        assert source is self.well
+        self.well = None
+        self.told.append("back")
+
+
+class LendingTest(SynchronousTestCase):
+    """A thread that takes the bytes from where they arrive."""
+
+    def setUp(self) -> None:
+        self.threads, self.streams = HandThreads(), HandThreads()
+        # What the event loop is told, it is told in one order.
+        self.streams.told = self.threads.told
+        self.sink = MemorySink()
+        self.producer = LendingProducer()
+        self.appender = QueuedAppender(self.sink, 0, hashlib.sha256(), self.threads, self.streams)
+        self.appender.registerProducer(self.producer, True)
+
+    def flush(self) -> Deferred[int]:
+        flushed = Deferred.fromCoroutine(self.appender.flush())
+        while self.threads.waiting or self.streams.waiting:
+            (self.streams if self.streams.waiting else self.threads).work()
+        return flushed
+
+    def test_after_what_has_gathered(self) -> None:
+        self.producer.well = Well(b"first", b"y", b"z" * 100_000)
+        self.appender.write(b"little")
+        self.assertEqual(self.producer.told, [])
+        self.appender.write(b"x" * HIGH_WATER)
+        # The socket is not read, so there is no need to pause.
+        self.assertEqual((self.producer.told, self.threads.waiting), (["lend"], []))
+        self.streams.work()
+        self.assertEqual(self.producer.told, ["lend", "back"])
+        expected = b"little" + b"x" * HIGH_WATER + b"firsty" + b"z" * 100_000
+        self.assertEqual((bytes(self.sink.content), self.appender.size), (expected, len(expected)))
+        self.appender.write(b"after")
+        self.assertEqual(self.successResultOf(self.flush()), len(expected) + 5)
+        assert self.appender.hash is not None
+        self.assertEqual(self.appender.hash.digest(), hashlib.sha256(expected + b"after").digest())
+        self.assertEqual(self.sink.syncs, 1)
+
+    def test_what_is_not_lent_comes_by_the_loop(self) -> None:
+        self.appender.write(b"x" * (HIGH_WATER + 1))
+        self.assertEqual((self.producer.told, self.streams.waiting), (["pause"], []))
+        self.threads.work()
+        self.producer.well = Well(b"y")
+        self.appender.write(b"x" * BATCH)
+        self.assertEqual(self.producer.told, ["pause", "resume", "lend"])
+
+    def test_nobody_is_asked_without_threads_for_it(self) -> None:
+        self.producer.well = Well(b"y")
+        appender = QueuedAppender(self.sink, 0, None, self.threads)
+        appender.registerProducer(self.producer, True)
+        appender.write(b"x" * BATCH)
+        self.assertEqual((self.producer.told, len(self.threads.waiting)), ([], 1))
+
+    def test_others_have_their_turn(self) -> None:
+        parts = [bytes([number]) * 500_000 for number in range(40)]
+        self.producer.well = Well(*parts)
+        self.streams.others = True
+        self.appender.write(b"x" * BATCH)
+        self.streams.work()
+        self.assertEqual((self.producer.told, len(self.streams.waiting)), (["lend"], 1))
+        self.assertTrue(TURN <= len(self.sink.content) - BATCH < TURN + 500_000)
+        flushed = Deferred.fromCoroutine(self.appender.flush())
+        self.streams.others = False
+        # Whoever asks for all to be stored wants what was lent back, even if more would come.
+        self.streams.work()
+        self.assertEqual(self.producer.told, ["lend", "back"])
+        self.assertEqual(self.successResultOf(flushed), len(self.sink.content))
+        self.assertEqual(bytes(self.sink.content[BATCH:]), b"".join(parts)[: len(self.sink.content) - BATCH])
+
+    def test_a_flush_while_it_is_read_ends_the_reading(self) -> None:
+        """The connection is lost: what came is stored."""
+        self.producer.well = Well(b"a", b"b", b"c")
+        flushed: list[Deferred[int]] = []
+
+        def meanwhile() -> None:
+            if len(self.sink.content) > BATCH and not flushed:
+                self.appender.unregisterProducer()
+                flushed.append(Deferred.fromCoroutine(self.appender.flush()))
+
+        self.producer.well.meanwhile = meanwhile
+        self.appender.write(b"x" * BATCH)
+        self.streams.work()
+        self.assertEqual(self.successResultOf(flushed[0]), BATCH + 2)
+        self.assertEqual((self.producer.told, self.sink.syncs), (["lend", "back"], 1))
+
+    def test_a_failing_write(self) -> None:
+        """Given back before it is stopped: then it reads the rest by itself."""
+        self.producer.well = Well(b"abcdef", b"ghi")
+        self.sink.meanwhile = lambda: self.sink.failing.update(write=Full("full"))
+        self.appender.write(b"x" * BATCH)
+        self.streams.work()
+        self.assertEqual(self.producer.told, ["lend", "back", "stop"])
+        self.assertIsNone(self.appender.hash)
+        self.failureResultOf(self.flush(), Full)
+        self.assertEqual((bytes(self.sink.content[BATCH:]), self.appender.size), (b"abc", BATCH + 3))
+
+    def test_given_back_whatever_happens(self) -> None:
+        """A fault of the program's own must not leave the client with a connection that nobody reads."""
+        self.producer.well = Well(b"a")
+        self.sink.meanwhile = lambda: {}["a fault"]
+        self.appender.write(b"x" * BATCH)
+        worker = self.appender._worker
+        assert worker is not None
+        self.streams.work()
+        self.failureResultOf(worker, KeyError)
+        self.assertEqual(self.producer.told, ["lend", "back"])
+
+    def test_closed_meanwhile(self) -> None:
+        self.producer.well = Well(b"a", b"b")
+        self.producer.well.meanwhile = self.appender.close
+        self.appender.write(b"x" * BATCH)
+        self.streams.work()
+        self.assertEqual((self.sink.closed, self.producer.told), (1, ["lend", "back"]))
+
+
 class InlineTest(SynchronousTestCase):
     def test_everything_at_once(self) -> None:
         sink, producer = MemorySink(), Producer()
@@ -335,7 +489,7 @@ class SlowSink(MemorySink):
         self._busy = threading.Lock()
         self.most = 0
 
-    def write(self, chunks: Sequence[bytes]) -> None:
+    def write(self, chunks: Sequence[bytes | memoryview]) -> None:
         assert self._busy.acquire(blocking=False), "two threads at once"
         self.most = max(self.most, sum(map(len, chunks)))
         time.sleep(random.choice((0, 0, 0.0005)))

@@ -1,8 +1,9 @@
-"""The decoder of chunked bodies, against Twisted's own, which it leaves the framing to."""
+"""Where bodies end: chunked ones against Twisted's own decoder, however they are cut, on the event loop and into a thread's buffer."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import HTTPChannel, _ChunkedTransferDecoder, _MalformedChunkedDataError
 
-from regd.web.chunked import ChunkedDecoder
+from regd.web.chunked import Chunked
+from regd.web.framing import BodyDecoder, FixedLength, Framing
 
 CONTENTS = st.lists(st.binary(min_size=1, max_size=40), max_size=6)
 CUTS = st.lists(st.integers(0, 400), max_size=12)
@@ -56,18 +58,40 @@ def decode(factory: Any, reads: list[bytes]) -> tuple[bytes, bytes | None, bool]
     return b"".join(content), None, False
 
 
-def recording(calls: list[str]) -> ChunkedDecoder:
+def chunked_decoder(deliver: Callable[[bytes], None], finish: Callable[[bytes], None]) -> BodyDecoder:
+    return BodyDecoder(Chunked(), deliver, finish)
+
+
+def read_into(framing: Framing, data: bytes, sizes: list[int]) -> tuple[bytes, bytes | None, bool]:
+    """
+    Decode as a thread does: from a socket into a buffer that is used again and again.
+
+    :param sizes: how much each read of the socket brings, over and over.
+    :return: the content, what came after the body or ``None`` without its end, and whether it was malformed.
+    """
+    buffer = bytearray(64)
+    content = b""
+    for size in itertools.cycle(sizes):
+        if not data or framing.ended or framing.malformed is not None:
+            break
+        count = min(size, len(data), framing.wanted(len(buffer)))
+        buffer[:count], data = data[:count], data[count:]
+        content += b"".join(framing.decode(buffer, count))
+    return content, framing.rest + data if framing.ended else None, framing.malformed is not None
+
+
+def recording(calls: list[str]) -> BodyDecoder:
     """
     :param calls: gets the kind of each call.
     :return: a decoder.
     """
-    return ChunkedDecoder(lambda content: calls.append("content"), lambda rest: calls.append("end"))
+    return chunked_decoder(lambda content: calls.append("content"), lambda rest: calls.append("end"))
 
 
-class ChunkedDecoderTests(SynchronousTestCase):
+class ChunkedTests(SynchronousTestCase):
     @given(CONTENTS, CUTS, st.binary(max_size=20))
     def test_whatever_the_reads(self, chunks: list[bytes], cuts: list[int], after: bytes) -> None:
-        found = decode(ChunkedDecoder, pieces(encoded(chunks) + after, cuts))
+        found = decode(chunked_decoder, pieces(encoded(chunks) + after, cuts))
         self.assertEqual(found, (b"".join(chunks), after, False))
 
     @given(CONTENTS, CUTS, st.integers(0, 400), st.sampled_from([b"", b"\n", b"\r\n", b"x", b"0", b"ffff\r\n", b";\x00"]))
@@ -75,12 +99,32 @@ class ChunkedDecoderTests(SynchronousTestCase):
         """And the content before it is the same."""
         data = encoded(chunks)
         reads = pieces(data[:place] + intruder + data[place + 1 :], cuts)
-        self.assertEqual(decode(ChunkedDecoder, reads), decode(_ChunkedTransferDecoder, reads))
+        self.assertEqual(decode(chunked_decoder, reads), decode(_ChunkedTransferDecoder, reads))
+
+    @given(
+        CONTENTS,
+        st.lists(st.integers(1, 70), min_size=1, max_size=8),
+        st.integers(0, 400),
+        st.sampled_from([None, b"", b"\n", b"\r\n", b"x", b"0", b"ffff\r\n", b";\x00"]),
+        st.binary(max_size=20),
+    )
+    def test_in_a_thread_as_on_the_loop(
+        self, chunks: list[bytes], sizes: list[int], place: int, intruder: bytes | None, after: bytes
+    ) -> None:
+        data = encoded(chunks) + after
+        if intruder is not None:
+            data = data[:place] + intruder + data[place + 1 :]
+        found = read_into(Chunked(), data, sizes)
+        # Twisted's decoder looks for what is malformed as soon as it has a line; so does this one, whatever the sizes.
+        self.assertEqual(found, decode(_ChunkedTransferDecoder, [data[at : at + 1] for at in range(len(data))]))
+
+    def test_never_so_much_that_what_follows_the_body_would_fill_the_memory(self) -> None:
+        self.assertLess(Chunked().wanted(1 << 30), 256 * 1024)
 
     def test_one_delivery_for_each_read(self) -> None:
         content: list[bytes] = []
         ends: list[bytes] = []
-        decoder = ChunkedDecoder(content.append, ends.append)
+        decoder = chunked_decoder(content.append, ends.append)
         decoder.dataReceived(b"4\r\nabcd\r\n3\r\nefg\r\n8\r\nhi")
         self.assertEqual(content, [b"abcdefghi"])
         decoder.dataReceived(b"jklmno\r\n")
@@ -99,10 +143,34 @@ class ChunkedDecoderTests(SynchronousTestCase):
             self.assertEqual(calls, ["content", last])
 
     def test_a_line_without_end_is_refused(self) -> None:
-        decoder = ChunkedDecoder(lambda content: None, lambda rest: None)
+        decoder = chunked_decoder(lambda content: None, lambda rest: None)
         with self.assertRaises(_MalformedChunkedDataError):
             for _ in range(100):
                 decoder.dataReceived(b"1;" + b"a" * 500)
+
+
+class FixedLengthTests(SynchronousTestCase):
+    @given(st.binary(min_size=1, max_size=200), CUTS, st.binary(max_size=20))
+    def test_whatever_the_reads(self, content: bytes, cuts: list[int], after: bytes) -> None:
+        got: list[bytes] = []
+        rest: list[bytes] = []
+        decoder = BodyDecoder(FixedLength(len(content)), got.append, rest.append)
+        reads = pieces(content + after, cuts)
+        while not rest:
+            decoder.dataReceived(reads.pop(0))
+        self.assertEqual((b"".join(got), b"".join([*rest, *reads])), (content, after))
+
+    @given(st.binary(max_size=200), st.lists(st.integers(1, 70), min_size=1, max_size=8), st.binary(max_size=20))
+    def test_nothing_past_the_body_is_read(self, content: bytes, sizes: list[int], after: bytes) -> None:
+        framing = FixedLength(len(content))
+        self.assertEqual(read_into(framing, content + after, sizes), (content, after, False))
+        self.assertEqual((framing.rest, framing.wanted(100)), (b"", 0))
+
+    def test_a_whole_read_is_handed_on_as_it_is(self) -> None:
+        data = b"x" * 100
+        got: list[bytes] = []
+        BodyDecoder(FixedLength(1000), got.append, lambda rest: None).dataReceived(data)
+        self.assertIs(got[0], data)
 
 
 class PrivateNamesTests(SynchronousTestCase):
