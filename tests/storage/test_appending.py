@@ -453,7 +453,8 @@ class LendingTest(SynchronousTestCase):
     def test_given_back_whatever_happens(self) -> None:
         """A fault of the program's own must not leave the client with a connection that nobody reads."""
         self.producer.well = Well(b"a")
-        self.sink.meanwhile = lambda: {}["a fault"]
+        nothing: dict[str, None] = {}
+        self.sink.meanwhile = lambda: nothing["a fault"]
         self.appender.write(b"x" * BATCH)
         worker = self.appender._worker
         assert worker is not None
