@@ -250,7 +250,7 @@ class WholeTests(ReceivingCase):
         for begin in range(0, len(sent), MIB):
             await deferToThread(client.sendall, sent[begin : begin + MIB])
             await self.until(lambda: not self.streams.crowded() and not self.appenders[0]._working)
-            self.assertEqual(self.streams._awake, 0)
+            await self.until(lambda: self.streams._awake == 0)
         self.assertEqual(await deferToThread(self.answers, client, 1), [said(CONTENT)])
         self.assertGreater(self.lent, 1)
 
