@@ -101,12 +101,13 @@ class CountingDriver:
     """
     A driver that writes down what is asked of it.
 
-    :ivar calls: the name of each method that was called, and the path, or the paths that were to be written, in order.
+    :ivar calls: the name of each method that was called, and the path, or the paths that were to be written, in order; those that were to
+        be written together in a list.
     """
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self.calls: list[tuple[str, ...]] = []
+        self.calls: list[tuple[Any, ...]] = []
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._driver, name)
@@ -114,16 +115,22 @@ class CountingDriver:
             return found
 
         def counted(*args: Any, **kwargs: Any) -> Any:
-            self.calls.append((name, *(arg[0] if isinstance(arg, tuple) else arg for arg in args)))
+            self.calls.append((name, *(_path_of(arg) for arg in args)))
             return found(*args, **kwargs)
 
         return counted
 
-    def asked(self, name: str) -> list[tuple[str, ...]]:
+    def asked(self, name: str) -> list[tuple[Any, ...]]:
         """
         :return: the calls of one method, without its name.
         """
         return [call[1:] for call in self.calls if call[0] == name]
+
+
+def _path_of(argument: Any) -> Any:
+    if isinstance(argument, list):
+        return [_path_of(one) for one in argument]
+    return argument[0] if isinstance(argument, tuple) else argument
 
 
 async def no_breath() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -91,7 +92,9 @@ class Blobs:
             await self._driver.write(Links.file(layout.layer_link(name, digest), blob.digest))
         return blob
 
-    async def commit(self, name: RepositoryName, source: Path, digest: Digest, size: int) -> None:
+    async def commit(
+        self, name: RepositoryName, source: Path, digest: Digest, size: int, *, beside: Sequence[Path] = (), flushed: bool = False
+    ) -> bool:
         """
         Make a verified file the blob ``digest`` of this repository: the bytes durable first, the link to them after.
 
@@ -99,6 +102,10 @@ class Blobs:
 
         :param source: a file whose digest has been found to be ``digest``.
         :param size: its size in bytes.
+        :param beside: files that may be where ``source`` is, and that go with its directory.
+        :param flushed: whether ``source`` is known to be durable.
+        :returns: whether ``source``, and its directory, are gone.
+        :raises Missing: when there is no file at ``source``, and its bytes are not there already.
         """
         path = layout.blob_data(digest)
         link = Links.file(layout.layer_link(name, digest), digest)
@@ -106,9 +113,10 @@ class Blobs:
             # Whoever put it there a moment ago may not have made it durable yet, and the link must not come first.
             await self._driver.secure(path)
             await self._driver.write(link)
-        else:
-            await self._driver.write((path, source), link)
-            self._damage.healed(path)
+            return False
+        await self._driver.adopt(source, path, link, beside=beside, flushed=flushed)
+        self._damage.healed(path)
+        return True
 
     async def whole(self, digest: Digest, size: int) -> bool:
         """Whether the bytes of ``digest`` are in the storage and are right, which means reading them."""

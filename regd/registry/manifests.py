@@ -110,21 +110,23 @@ class Manifests:
             return target is not None and await self._blobs.stored(target) is not None
 
         await check(manifest, self._rules, holds_blob, holds_manifest)
-        files = [Links.file(layout.revision_link(name, digest), digest)]
+        # What makes it visible under other names comes last, all at once: nothing points from one of these to another.
+        names = []
         if manifest.subject is not None:
-            files.append(Links.file(layout.referrer_link(name, manifest.subject.digest, digest), digest))
+            names.append(Links.file(layout.referrer_link(name, manifest.subject.digest, digest), digest))
         if isinstance(reference, Tag):
             tags = (reference, *tags)
         for tag in dict.fromkeys(tags):
-            files.append(Links.file(layout.tag_index_link(name, tag, digest), digest))
-            files.append(Links.file(layout.tag_link(name, tag), digest))
+            names.append(Links.file(layout.tag_index_link(name, tag, digest), digest))
+            names.append(Links.file(layout.tag_link(name, tag), digest))
+        revision = Links.file(layout.revision_link(name, digest), digest)
         path = layout.blob_data(digest)
         if await self._blobs.whole(digest, len(content)):
             # Whoever put it there a moment ago may not have made it durable yet, and the links must not come first.
             await self._driver.secure(path)
+            await self._driver.write(revision, names)
         else:
-            files.insert(0, (path, content))
-        await self._driver.write(*files)
+            await self._driver.write((path, content), revision, names)
         self._damage.healed(path)
         return digest, manifest
 

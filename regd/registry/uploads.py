@@ -118,9 +118,9 @@ class Uploads:
         upload = UploadId.new()
         started = datetime.fromtimestamp(int(self._now()), UTC)
         begun = Upload(name, upload, 0, started)
-        await self._driver.write(
-            (layout.upload_data(name, upload), b""),
+        await self._driver.create(
             (layout.upload_started(name, upload), begun.started_at.encode()),
+            (layout.upload_data(name, upload), b""),
         )
         _keep(self._hashes, upload, (0, hashlib.new(algorithm)))
         _keep(self._times, upload, started)
@@ -162,7 +162,10 @@ class Uploads:
         :raises UploadRangeInvalid: as :meth:`append`.
         :raises BlobUploadUnknown: when the upload is gone.
         """
+        known = self._hashes.get(upload.id)
         appender = await self._hold(upload, offset)
+        # What this process remembers the hash of, it has flushed; of what another one appended, it cannot know.
+        flushed = body is not None or (known is not None and known[0] == appender.size)
         try:
             if body is not None:
                 if appender.size == 0 and appender.hash is not None and appender.hash.name != digest.algorithm:
@@ -178,13 +181,18 @@ class Uploads:
                     f"provided digest did not match uploaded content: the {appender.size} bytes received have {found}",
                     detail={"digest": digest, "received": found},
                 )
-            await self._blobs.commit(upload.name, layout.upload_data(upload.name, upload.id), digest, appender.size)
+            source = layout.upload_data(upload.name, upload.id)
+            beside = (layout.upload_started(upload.name, upload.id),)
+            taken = await self._blobs.commit(upload.name, source, digest, appender.size, beside=beside, flushed=flushed)
         except Missing:
             raise BlobUploadUnknown(detail={"uuid": upload.id}) from None
         finally:
             appender.close()
-        # Nobody needs to wait for the tidying up; it never fails.
-        Deferred.fromCoroutine(self.discard(upload))
+        if taken:
+            self._forget(upload)
+        else:
+            # Nobody needs to wait for the tidying up; it never fails.
+            Deferred.fromCoroutine(self.discard(upload))
         return digest
 
     async def cancel(self, upload: Upload) -> None:
@@ -193,8 +201,7 @@ class Uploads:
 
         :raises BlobUploadUnknown: when it is gone already.
         """
-        self._hashes.pop(upload.id, None)
-        self._times.pop(upload.id, None)
+        self._forget(upload)
         try:
             await self._driver.delete(layout.upload(upload.name, upload.id), durable=False)
         except Missing:
@@ -208,6 +215,10 @@ class Uploads:
             pass
         except StorageError as error:
             self._log.warn("the directory of upload {upload} is left behind: {error}", upload=upload.id, error=error)
+
+    def _forget(self, upload: Upload) -> None:
+        self._hashes.pop(upload.id, None)
+        self._times.pop(upload.id, None)
 
     async def _hold(self, upload: Upload, offset: int | None) -> Appender:
         """Become the one who appends to an upload."""

@@ -17,7 +17,7 @@ from regd.storage.layout import Path
 if TYPE_CHECKING:
     from hashlib import _Hash as HashState
 
-__all__ = ["Appender", "Busy", "Content", "Driver", "Full", "HashState", "Lender", "Missing", "Source", "Stat", "StorageError"]
+__all__ = ["Appender", "Busy", "Content", "Driver", "File", "Full", "HashState", "Lender", "Missing", "Source", "Stat", "StorageError"]
 
 if not TYPE_CHECKING:
     HashState = object
@@ -39,6 +39,10 @@ class StorageError(Exception):
 
 class Full(StorageError):
     """There is no room left: no space, or the quota is used up."""
+
+
+#: A path, and the content that it is to have.
+File = tuple[Path, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,14 +204,32 @@ class Driver(Protocol):
     async def exists(self, path: Path) -> bool:
         """Whether there is a file or a directory at ``path``."""
 
-    async def write(self, *files: tuple[Path, bytes | Path], durable: bool = True) -> None:
+    async def write(self, *files: File | list[File], durable: bool = True) -> None:
         """
-        Write files whole, in the order given, each visible and durable before the next is begun; readers see the old or the new. Files of
-        one directory that follow each other may become durable together.
+        Write files whole, in the order given; readers see the old or the new. Each is visible and durable before the next is visible; those
+        of one list become visible in its order and durable together. Whatever fails, what came before it is written or not, and nothing
+        that comes after it is.
 
-        :param files: each the path and its content: bytes, or the path of a file that is to be moved there, after it is made durable.
+        :param files: each the path and its content, or a list of such.
         :param durable: ``False`` for what may be lost in a power cut; it is still never seen half.
-        :raises Missing: when there is no file at a path to move from; what came before it is written.
+        """
+
+    async def create(self, *files: File) -> None:
+        """
+        Write files into a directory that is not there yet, and that nobody looks for before this is done. They are durable then.
+
+        :param files: each the path and its content; all in one directory.
+        """
+
+    async def adopt(self, source: Path, path: Path, link: File, *, beside: Sequence[Path] = (), flushed: bool = False) -> None:
+        """
+        Move a file, and write another once the move is durable. The directory that ``source`` is in ceases to be, with all that is in it.
+
+        :param path: where to; what is there is replaced.
+        :param link: the path and the content of the other file.
+        :param beside: files that may be where ``source`` is.
+        :param flushed: whether the caller knows that ``source`` is durable, as after a flush of its appender.
+        :raises Missing: when there is no file at ``source``; nothing is written then.
         """
 
     async def secure(self, path: Path) -> None:

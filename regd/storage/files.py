@@ -10,15 +10,25 @@ import errno
 import hashlib
 import os
 import stat
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Final
 
 from regd.storage.driver import Full, HashState, Missing, StorageError
 
-__all__ = ["NO_ROOM", "FileSink", "Translated", "delete", "hash_file", "in_memory", "make_directories", "replace", "store", "sync"]
+__all__ = [
+    "NO_ROOM",
+    "FileSink",
+    "Translated",
+    "begin",
+    "delete",
+    "hash_file",
+    "in_memory",
+    "make_directories",
+    "remove_directories",
+    "sync",
+]
 
 #: How much is read at once where a file is read to its end, in bytes.
 _BLOCK: Final = 256 * 1024
@@ -119,37 +129,24 @@ def in_memory(path: str) -> bool:
         return False
 
 
-def store(path: str, content: bytes, durable: bool) -> None:
+def begin(path: str, content: bytes) -> int:
     """
-    Make a new file, which nobody may look at before all of ``content`` is in it.
+    Make a new file, which nobody may look at before it is flushed or has another name.
 
-    :raises OSError: when it cannot be made; it may be there, in part.
+    :returns: a descriptor, for the caller to flush it and to close.
+    :raises OSError: when it cannot be made; nothing is there then.
     """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         view = memoryview(content)
         while view:
             view = view[os.write(fd, view) :]
-        if durable:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def replace(path: str, content: bytes, durable: bool) -> None:
-    """
-    Put a file whole in the place of what is at ``path``, if anything; its directory is the caller's to make durable.
-
-    :raises OSError: when that fails; nothing has changed then.
-    """
-    temporary = f"{path}.{uuid.uuid4()}.tmp"
-    try:
-        store(temporary, content, durable)
-        os.rename(temporary, path)
     except BaseException:
+        os.close(fd)
         with suppress(OSError):
-            os.unlink(temporary)
+            os.unlink(path)
         raise
+    return fd
 
 
 def sync(path: str) -> None:
@@ -165,27 +162,33 @@ def sync(path: str) -> None:
         os.close(fd)
 
 
-def make_directories(path: str, root: str, sign: str, begin: Callable[[str], object]) -> None:
+def make_directories(path: str, root: str, sign: str) -> bool:
     """
     Make a directory, and what is missing above it, below ``root``. Their names are the caller's to make durable.
 
     :param sign: a directory that is there as long as the storage is: below a mount point that has nothing mounted on it, data would be
         hidden.
-    :param begin: told of each directory before it is made.
+    :returns: whether it was not there.
     :raises StorageError: when the sign is missing.
     :raises OSError: when a directory cannot be made; :class:`FileNotFoundError` when somebody removes them meanwhile.
     """
+    if path == root:
+        return False
+    above = path.rpartition("/")[0]
     # Looked at where it matters: a storage that is not there has nothing below its root.
-    if os.path.dirname(path) == root and not os.path.isdir(sign):
+    if above == root and not os.path.isdir(sign):
         raise StorageError(f"cannot write {path}: {sign} is not there any more; is the disk mounted?")
-    begin(path)
     try:
-        with suppress(FileExistsError):
-            os.mkdir(path, 0o777)
+        os.mkdir(path, 0o777)
+    except FileExistsError:
+        return False
     except FileNotFoundError:
-        make_directories(os.path.dirname(path), root, sign, begin)
-        with suppress(FileExistsError):
+        make_directories(above, root, sign)
+        try:
             os.mkdir(path, 0o777)
+        except FileExistsError:
+            return False
+    return True
 
 
 def delete(path: str, sign: str, durable: bool) -> None:
@@ -223,6 +226,19 @@ def _remove_directory(path: str) -> None:
         # Somebody wrote here meanwhile: their write comes after this delete, and stays.
         if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
             raise
+
+
+def remove_directories(path: str) -> None:
+    """
+    Remove the directories in a directory, with all that is in them.
+
+    :raises OSError: when that fails.
+    """
+    with os.scandir(path) as entries:
+        found = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for directory in found:
+        with suppress(FileNotFoundError):
+            _remove_directory(directory)
 
 
 def hash_file(path: str, sign: str, algorithm: str) -> HashState:

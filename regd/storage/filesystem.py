@@ -5,8 +5,7 @@ What only looks (``stat``, ``open``, reading a link) is done where it is asked f
 against 80. What changes the disk or reads much of it goes to a thread, because a flush may take as long as the disk likes (promises P2
 and P4).
 
-A file becomes visible by ``rename`` and nothing is edited in place, uploads in progress aside. The order is always: bytes, ``fsync`` of the
-file, ``rename``, ``fsync`` of the directory; directories that have to be made are made durable first, from the top down.
+How changes become durable is told in :mod:`regd.storage.writing`.
 """
 
 from __future__ import annotations
@@ -14,35 +13,44 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
+import resource
 import stat as stat_module
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, ParamSpec
 
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from regd.storage import files
 from regd.storage.appending import QueuedAppender
-from regd.storage.driver import Busy, Content, HashState, Missing, Stat, StorageError
+from regd.storage.directories import Directories
+from regd.storage.driver import Busy, Content, File, HashState, Missing, Stat, StorageError
 from regd.storage.files import FileSink, Translated
 from regd.storage.layout import Path
 from regd.storage.listing import Listings
 from regd.storage.threads import Inline, PoolThreads, Threads
+from regd.storage.writing import Writer
 
 __all__ = ["FilesystemDriver"]
 
 #: Up to so many bytes are read where one stands; more in a thread.
 INLINE_READ: Final = 32 * 1024
 
-#: How often a directory that somebody else removes is made again before the write gives up. A delete may take it away level by level.
-_MAKE_TRIES: Final = 50
+#: How long directories are held open after the last change, in seconds: as long, and twice that at most. They keep a file system from
+#: being unmounted.
+HELD_FOR: Final = 5.0
 
-#: Of how many directories is remembered that their names are durable; about 300 bytes each.
-_KNOWN_DURABLE: Final = 10_000
+#: How many directories are held open at most, where that is no more than an eighth of all files that may be open.
+_MOST_HELD: Final = 1024
+
+P = ParamSpec("P")
 
 #: regd's own corner of the root, beside registry:2's tree.
 _OWN: Final = "regd"
+
 
 class FilesystemDriver:
     """
@@ -68,8 +76,11 @@ class FilesystemDriver:
         self._listings = Listings(threads)
         #: A directory that is there as long as the storage is. An empty mount point is there as well, but not what start() made below it.
         self._sign = self.root
-        #: Directories whose names are known to be durable, with their inodes.
-        self._durable: dict[str, int] = {}
+        self._directories = Directories(self.root)
+        self._writer = Writer(self.root, self._directories, lambda: self._sign)
+        # The event loop's own: whether something has changed since it was last asked, and when that will be.
+        self._changed = False
+        self._letting_go: IDelayedCall | None = None
 
     def start(self) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -84,6 +95,7 @@ class FilesystemDriver:
             if files.in_memory(self.root):
                 # Nothing is flushed there, and handing such a change to a thread costs more than the change.
                 self._changes = Inline()
+            self._directories.limit = held_at_most()
             if self._writable:
                 self._begin()
         except OSError as error:
@@ -95,10 +107,14 @@ class FilesystemDriver:
 
     def stop(self) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
+        if self._letting_go is not None:
+            self._letting_go.cancel()
+            self._letting_go = None
         self._threads.stop()
         if self._streams is not None:
             self._streams.stop()
         self._listings.close()
+        self._directories.release()
 
     async def check(self) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -151,13 +167,24 @@ class FilesystemDriver:
         with Translated("list", full, self._sign):
             return await self._listings.names(full, after, limit)
 
-    async def write(self, *files: tuple[Path, bytes | Path], durable: bool = True) -> None:
+    async def write(self, *files: File | list[File], durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
-        await self._changes.run(self._write_all, files, durable)
+        stages = [[(self._full(path), content) for path, content in (one if isinstance(one, list) else (one,))] for one in files]
+        await self._change(self._writer.write, stages, durable)
+
+    async def create(self, *files: File) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        await self._change(self._writer.create, [(self._full(path), content) for path, content in files])
+
+    async def adopt(self, source: Path, path: Path, link: File, *, beside: Sequence[Path] = (), flushed: bool = False) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        others = [self._full(other) for other in beside]
+        last = (self._full(link[0]), link[1])
+        await self._change(self._writer.adopt, self._full(source), self._full(path), others, last, flushed)
 
     async def secure(self, path: Path) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
-        await self._changes.run(self._secure_file, self._full(path))
+        await self._change(self._writer.secure, self._full(path))
 
     async def append(self, path: Path, state: HashState | None = None) -> QueuedAppender:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -183,6 +210,12 @@ class FilesystemDriver:
     async def delete(self, path: Path, *, durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
         await self._changes.run(files.delete, self._full(path), self._sign, durable)
+
+    def _change(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Deferred[None]:
+        self._changed = True
+        if self._letting_go is None:
+            self._letting_go = self._threads.later(HELD_FOR, self._let_go)
+        return self._changes.run(function, *args, **kwargs)
 
     def _full(self, path: Path) -> str:
         return f"{self.root}/{path}"
@@ -223,83 +256,26 @@ class FilesystemDriver:
                 os.mkdir(own)
         probe = f"{own}/probe.{uuid.uuid4()}.tmp"
         try:
-            files.store(probe, b"regd", durable=False)
+            os.close(files.begin(probe, b"regd"))
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(probe)
         self._sign = own
 
-    def _write_all(self, wanted: Sequence[tuple[Path, bytes | Path]], durable: bool) -> None:
-        directories = [os.path.dirname(self._full(path)) for path, _ in wanted]
-        for index, (path, content) in enumerate(wanted):
-            full = self._full(path)
-            with Translated("write", full):
-                if isinstance(content, bytes):
-                    self._in_directory(full, functools.partial(files.replace, full, content, durable), durable)
-                else:
-                    self._move(self._full(content), full, durable)
-                if durable and directories[index : index + 1] != directories[index + 1 : index + 2]:
-                    # Gone again already: a delete has come after this write.
-                    with suppress(FileNotFoundError):
-                        files.sync(directories[index])
+    def _let_go(self) -> None:
+        """Some time after the last change: close the directories that are held, so that they are in nobody's way."""
+        self._letting_go = None
+        if self._changed:
+            self._changed = False
+            self._letting_go = self._threads.later(HELD_FOR, self._let_go)
+        else:
+            self._directories.release()
 
-    def _secure_file(self, path: str) -> None:
-        with Translated("make durable", path, self._sign):
-            files.sync(path)
-            files.sync(os.path.dirname(path))
-            self._secure(os.path.dirname(path))
 
-    def _secure(self, directory: str) -> None:
-        """
-        Make every name on the way to a directory durable, as far as this process does not know it to be. Who finds a directory there cannot
-        know whether who made it has come to that, or was killed before.
-        """
-        unsure: list[tuple[str, int]] = []
-        while directory != self.root:
-            inode = os.stat(directory).st_ino
-            if self._durable.get(directory) == inode:
-                break
-            unsure.append((directory, inode))
-            directory = os.path.dirname(directory)
-        for name, inode in reversed(unsure):
-            files.sync(os.path.dirname(name))
-            if len(self._durable) >= _KNOWN_DURABLE:
-                self._durable.clear()
-            self._durable[name] = inode
-
-    def _move(self, source: str, destination: str, durable: bool) -> None:
-        with Translated("make durable", source, self._sign):
-            if durable:
-                files.sync(source)
-            else:
-                os.stat(source)
-        try:
-            self._in_directory(destination, functools.partial(os.rename, source, destination), durable)
-        except FileNotFoundError:
-            if os.path.exists(source):
-                raise
-            raise Missing(source) from None
-
-    def _in_directory(self, path: str, act: Callable[[], None], durable: bool) -> None:
-        """
-        Do something that needs the directory of ``path``, making it where it is missing; again when somebody removes it in between.
-        """
-        for tries_left in reversed(range(_MAKE_TRIES)):
-            try:
-                if durable:
-                    self._secure(os.path.dirname(path))
-                act()
-            except FileNotFoundError:
-                if not tries_left:
-                    raise
-            else:
-                return
-            with suppress(FileNotFoundError):
-                files.make_directories(os.path.dirname(path), self.root, self._sign, self._forget)
-
-    def _forget(self, directory: str) -> None:
-        """A directory is about to be made: one that was here before, and was deleted, may have had the inode that this one gets."""
-        self._durable.pop(directory, None)
+def held_at_most() -> int:
+    """How many directories may be held open, so that connections and blobs find descriptors left."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MOST_HELD if limit == resource.RLIM_INFINITY else min(_MOST_HELD, limit // 8)
 
 
 class _FileContent:

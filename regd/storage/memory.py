@@ -5,12 +5,13 @@ Everything in the memory of this process: ``storage: inmemory``, for trying regd
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from regd.storage.appending import QueuedAppender
-from regd.storage.driver import Busy, Content, HashState, Missing, Stat, StorageError
+from regd.storage.driver import Busy, Content, File, HashState, Missing, Stat, StorageError
 from regd.storage.layout import Path
 from regd.storage.sorted_names import SortedNames, in_bytes, in_text
 from regd.storage.threads import Inline
@@ -93,15 +94,26 @@ class MemoryDriver:
             found.order = SortedNames.of(map(in_bytes, found.entries))
         return [in_text(name) for name in found.order.after(in_bytes(after), limit)]
 
-    async def write(self, *files: tuple[Path, bytes | Path], durable: bool = True) -> None:
+    async def write(self, *files: File | list[File], durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
-        for path, content in files:
-            if isinstance(content, bytes):
-                self._put(path, _File(bytearray(content), self._clock()))
-                continue
-            self._put(path, self._file(content))
-            if path != content:
-                await self.delete(content)
+        for path, content in itertools.chain.from_iterable(file if isinstance(file, list) else (file,) for file in files):
+            self._put(path, _File(bytearray(content), self._clock()))
+
+    async def create(self, *files: File) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        directory = files[0][0].rpartition("/")[0]
+        if self._find(directory) is not None:
+            raise StorageError(f"cannot write {directory}: it is there already")
+        await self.write(*files)
+
+    async def adopt(self, source: Path, path: Path, link: File, *, beside: Sequence[Path] = (), flushed: bool = False) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        # Fails before anything is changed.
+        self._parent(link[0])
+        self._put(path, self._file(source))
+        directory, name = self._parent(Path(source.rpartition("/")[0]))
+        del directory.entries[name]
+        await self.write(link)
 
     async def secure(self, path: Path) -> None:
         """See :class:`~regd.storage.driver.Driver`."""

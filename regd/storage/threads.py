@@ -117,6 +117,11 @@ class PoolThreads:
         """See :class:`Threads`."""
         self._reactor.callFromThread(function)
 
+    def later(self, seconds: float, function: Callable[[], object]) -> IDelayedCall:
+        """On the event loop: call ``function`` on it in so many seconds, unless that is cancelled."""
+        call: IDelayedCall = self._reactor.callLater(seconds, function)
+        return call
+
     def _wake(self) -> None:
         with self._lock:
             self._awake += 1

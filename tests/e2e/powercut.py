@@ -108,13 +108,20 @@ class Disk:
 
     def is_written(self, path: str) -> bool:
         """
-        :param path: A file, as everybody sees it.
-        :return: Whether all of its bytes are safe, wherever it is found again.
+        :param path: A file, or a directory, as everybody sees it.
+        :return: Whether all of its bytes are safe, wherever it is found again; those of a directory are all that is in it, by its name.
         """
         directory, name = self._parent(path)
-        file = directory.entries[name]
-        assert isinstance(file, _File), path
-        return file.safe == file.size
+        waiting = [directory.entries[name]]
+        for entry in waiting:
+            if isinstance(entry, _File):
+                if entry.safe != entry.size:
+                    return False
+            elif any(entry.safe.get(below) is not found for below, found in entry.entries.items()):
+                return False
+            else:
+                waiting += entry.entries.values()
+        return True
 
     def text(self, path: str) -> str:
         """

@@ -93,10 +93,11 @@ class ConcurrentTest(E2ETestCase):
 
     def test_one_blob_pushed_twice(self) -> None:
         for operation, path in (
-            ("fsync", "{upload}/data$"),
-            ("rename", "{upload}/data$"),
-            ("fsync", "/blobs/sha256/{short}/{encoded}$"),
             ("create", "{first}/_layers/"),
+            ("unlink", "{upload}/startedat$"),
+            ("rename", "{upload}$"),
+            ("fsync", "/blobs/sha256/{short}$"),
+            ("fsync", "{first}/_uploads$"),
             ("rename", "{first}/_layers/"),
             ("fsync", "{first}/_layers/.*/{encoded}$"),
         ):
@@ -164,10 +165,10 @@ class ConcurrentTest(E2ETestCase):
         self.assertEqual(self.commit(self.name, answer.headers["location"], content).status, 201)
 
     def test_an_upload_closed_twice(self) -> None:
-        for operation in ("fsync", "rename"):
+        for operation, path in (("create", "_layers/"), ("unlink", "_uploads/.*/startedat$"), ("rename", "_uploads/[^/]*$")):
             content = noise(50_000)
             location = self.client.append(self.client.begin_upload(self.name), content)
-            self.hold(operation, f"{self.name}/_uploads/.*/data$")
+            self.hold(operation, f"{self.name}/{path}")
             first = InBackground(partial(self.commit, self.name, location, content))
             self.wait_held()
             self.assertEqual(self.client.commit(location, digest_of(content)).status, 416)

@@ -155,6 +155,11 @@ class RegistrySuite(Base):
     async def read(self, path: Path) -> bytes:
         return bytes(await self.driver.read(path, 1 << 30))
 
+    async def move(self, source: Path, path: Path) -> None:
+        """Put a file where another program would have put it."""
+        await self.driver.write((path, await self.read(source)))
+        await self.driver.delete(source)
+
     async def until(self, condition: Callable[[], Any]) -> None:
         """Wait for what happens after a request is answered."""
         for _ in range(500):

@@ -100,9 +100,11 @@ class ManifestsSuite(RegistrySuite):
                 (
                     layout.blob_data(digest),
                     layout.revision_link(REPOSITORY, digest),
-                    layout.referrer_link(REPOSITORY, Digest(subject["digest"]), digest),
-                    layout.tag_index_link(REPOSITORY, LATEST, digest),
-                    layout.tag_link(REPOSITORY, LATEST),
+                    [
+                        layout.referrer_link(REPOSITORY, Digest(subject["digest"]), digest),
+                        layout.tag_index_link(REPOSITORY, LATEST, digest),
+                        layout.tag_link(REPOSITORY, LATEST),
+                    ],
                 )
             ],
         )
@@ -247,7 +249,7 @@ class ManifestsSuite(RegistrySuite):
     async def test_links_as_registry_2_1_wrote_them(self) -> None:
         content = image_manifest(LAYER)
         digest = await self.push_image(REPOSITORY, "latest", LAYER)
-        await self.driver.write((layout.layer_link(REPOSITORY, digest), layout.revision_link(REPOSITORY, digest)))
+        await self.move(layout.revision_link(REPOSITORY, digest), layout.layer_link(REPOSITORY, digest))
         for reference in ("latest", digest):
             await self.served(reference, content)
         await self.put(REPOSITORY, "index", index_manifest(content))
@@ -301,7 +303,7 @@ class ManifestsSuite(RegistrySuite):
         await self.push(REPOSITORY, CONFIG)
         content = image_manifest() + b" " * LIMIT
         digest = await self.push(REPOSITORY, content)
-        await self.driver.write((layout.revision_link(REPOSITORY, digest), layout.layer_link(REPOSITORY, digest)))
+        await self.move(layout.layer_link(REPOSITORY, digest), layout.revision_link(REPOSITORY, digest))
         await self.unknown(digest)
         self.assertEqual(self.damage.count, 1)
 

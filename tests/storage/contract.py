@@ -28,6 +28,9 @@ FILE = Path("docker/registry/v2/some/file")
 OTHER = Path("docker/registry/v2/other/place/file")
 DIRECTORY = Path("docker/registry/v2/some")
 
+#: What is written after a file has been moved.
+LINK = (Path("docker/registry/v2/a/link"), b"link")
+
 
 class DriverContract(Base):
     """
@@ -66,8 +69,10 @@ class DriverContract(Base):
             driver.append(FILE),
             driver.delete(FILE),
             driver.delete(DIRECTORY),
-            driver.write((OTHER, FILE)),
+            driver.adopt(FILE, OTHER, LINK),
         )
+        self.assertFalse(await driver.exists(OTHER))
+        self.assertFalse(await driver.exists(LINK[0]))
         self.assertFalse(await driver.exists(FILE))
         self.assertFalse(await driver.exists(DIRECTORY))
 
@@ -226,43 +231,98 @@ class DriverContract(Base):
         await self.driver.write((FILE, b"1"), (OTHER, b"2"), (FILE, b"3"))
         self.assertEqual((await self.content(FILE), await self.content(OTHER)), (b"3", b"2"))
 
-    async def test_what_comes_before_a_failure_is_written_and_nothing_after(self) -> None:
+    async def test_what_comes_after_a_failure_is_not_written(self) -> None:
+        await self.driver.write((FILE, b"x"))
         last = Path("last")
-        await self.refused(Missing, self.driver.write((FILE, b"1"), (OTHER, Path("nowhere")), (last, b"3")))
-        self.assertEqual(await self.content(FILE), b"1")
-        self.assertFalse(await self.driver.exists(OTHER))
+        await self.refused(StorageError, self.driver.write((OTHER, b"1"), (DIRECTORY, b"2"), (last, b"3")))
         self.assertFalse(await self.driver.exists(last))
+        self.assertEqual(list(await self.driver.names(DIRECTORY)), ["file"])
+
+    async def test_write_together(self) -> None:
+        await self.driver.write((FILE, b"1"), [(OTHER, b"2"), (Path("a/b"), b"3")], [], [(FILE, b"4")])
+        self.assertEqual((await self.content(FILE), await self.content(OTHER), await self.content(Path("a/b"))), (b"4", b"2", b"3"))
+
+    async def test_write_many(self) -> None:
+        files = [(Path(f"d/{number}/f"), str(number).encode()) for number in range(80)]
+        await self.driver.write(files)
+        for path, content in files:
+            self.assertEqual(await self.content(path), content)
 
     async def test_write_below_a_file_fails_and_changes_nothing(self) -> None:
         await self.driver.write((FILE, b"x"), (OTHER, b"y"))
         for inside in (Path(f"{FILE}/inside"), Path(f"{FILE}/deep/inside")):
-            await self.refused(StorageError, self.driver.write((inside, b"z")), self.driver.write((inside, OTHER)))
+            await self.refused(StorageError, self.driver.write((inside, b"z")))
         self.assertEqual((await self.content(FILE), await self.content(OTHER)), (b"x", b"y"))
 
     async def test_write_over_a_directory_fails_and_changes_nothing(self) -> None:
         await self.driver.write((FILE, b"x"), (OTHER, b"y"))
-        await self.refused(StorageError, self.driver.write((DIRECTORY, b"z")), self.driver.write((DIRECTORY, OTHER)))
+        await self.refused(StorageError, self.driver.write((DIRECTORY, b"z")))
         self.assertEqual((await self.content(FILE), await self.content(OTHER)), (b"x", b"y"))
         self.assertEqual(list(await self.driver.names(Path("docker/registry/v2"))), ["other", "some"])
 
-    async def test_move(self) -> None:
+    async def test_create(self) -> None:
         driver = self.driver
-        await driver.write((FILE, b"x"))
-        await driver.write((OTHER, FILE))
-        self.assertEqual(await self.content(OTHER), b"x")
-        self.assertFalse(await driver.exists(FILE))
-        self.assertTrue(await driver.exists(DIRECTORY))
-
-    async def test_move_replaces(self) -> None:
-        driver = self.driver
-        await driver.write((FILE, b"new"), (OTHER, b"old"))
-        await driver.write((OTHER, FILE), (FILE, b"again"))
-        self.assertEqual((await self.content(OTHER), await self.content(FILE)), (b"new", b"again"))
-
-    async def test_move_to_where_it_is(self) -> None:
-        await self.driver.write((FILE, b"x"))
-        await self.driver.write((FILE, FILE))
+        other = Path(f"{DIRECTORY}/other")
+        await driver.create((FILE, b"x"), (other, b""))
+        self.assertEqual((await self.content(FILE), await self.content(other)), (b"x", b""))
+        self.assertEqual(list(await driver.names(DIRECTORY)), ["file", "other"])
+        # What is there already is nobody's alone.
+        await self.refused(StorageError, driver.create((FILE, b"y")), driver.create((Path(f"{DIRECTORY}/new"), b"")))
         self.assertEqual(await self.content(FILE), b"x")
+        await self.refused(StorageError, driver.create((Path(f"{FILE}/below/file"), b"")))
+
+    async def test_adopt(self) -> None:
+        driver = self.driver
+        beside = Path(f"{DIRECTORY}/beside")
+        for flushed in (False, True):
+            await driver.create((FILE, b"x"), (beside, b"y"))
+            await driver.adopt(FILE, OTHER, LINK, beside=(beside, Path(f"{DIRECTORY}/nothing")), flushed=flushed)
+            self.assertEqual((await self.content(OTHER), await self.content(LINK[0])), (b"x", b"link"))
+            self.assertEqual(list(await driver.names(Path("docker/registry/v2/other/place"))), ["file"])
+            self.assertFalse(await driver.exists(DIRECTORY))
+            await driver.delete(Path("docker"))
+
+    async def test_adopt_takes_all_that_is_beside(self) -> None:
+        await self.driver.create((FILE, b"x"))
+        await self.driver.write((Path(f"{DIRECTORY}/digests/sha256/5"), b""), (Path(f"{DIRECTORY}/hashstates/sha256/5"), b""))
+        await self.driver.adopt(FILE, OTHER, LINK)
+        self.assertFalse(await self.driver.exists(DIRECTORY))
+        self.assertEqual(list(await self.driver.names(Path("docker/registry/v2/other/place"))), ["file"])
+
+    async def test_adopt_replaces(self) -> None:
+        driver = self.driver
+        await driver.write((FILE, b"new"), (OTHER, b"old"), (LINK[0], b"old"))
+        await driver.adopt(FILE, OTHER, LINK)
+        self.assertEqual((await self.content(OTHER), await self.content(LINK[0])), (b"new", b"link"))
+        self.assertFalse(await driver.exists(DIRECTORY))
+
+    async def test_adopt_what_ends_in_the_wrong_place(self) -> None:
+        driver = self.driver
+        await driver.write((FILE, b"x"), (Path("a/file"), b""))
+        await self.refused(
+            StorageError,
+            driver.adopt(FILE, Path("a/file/data"), LINK),
+            driver.adopt(FILE, Path("a/file/below/data"), LINK),
+            driver.adopt(FILE, OTHER, (Path("a/file/link"), b"")),
+        )
+        self.assertEqual(await self.content(FILE), b"x")
+        self.assertFalse(await driver.exists(LINK[0]))
+
+    async def test_one_of_several_adopts(self) -> None:
+        driver = self.driver
+        for _ in range(10):
+            await driver.create((FILE, b"x"))
+            results = await together(
+                driver.adopt(FILE, OTHER, LINK), driver.delete(DIRECTORY), driver.adopt(FILE, OTHER, LINK), errors=(Missing,)
+            )
+            done = [result for result in (results[0], results[2]) if result is None]
+            self.assertLessEqual(len(done), 1)
+            self.assertEqual(await driver.exists(OTHER), bool(done))
+            self.assertEqual(await driver.exists(LINK[0]), bool(done))
+            self.assertFalse(await driver.exists(DIRECTORY))
+            if done:
+                await driver.delete(OTHER)
+                await driver.delete(LINK[0])
 
     async def test_components_of_255_bytes(self) -> None:
         path = Path("/".join(["c" * 255] * 3) + "/link")
@@ -426,7 +486,7 @@ class DriverContract(Base):
         appender = await driver.append(FILE)
         appender.write(b"x")
         await appender.flush()
-        await driver.write((OTHER, FILE))
+        await driver.adopt(FILE, OTHER, LINK)
         self.assertEqual(await self.content(OTHER), b"x")
         await self.refused(Missing, driver.append(FILE))
         await driver.delete(OTHER)

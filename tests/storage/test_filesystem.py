@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -21,6 +22,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from regd.storage import listing
@@ -28,7 +30,8 @@ from regd.storage.driver import Busy, Full, Missing, StorageError
 from regd.storage.filesystem import INLINE_READ, FilesystemDriver
 from regd.storage.layout import Path
 from regd.storage.threads import PoolThreads
-from tests.storage.contract import FILE, OTHER, DriverContract
+from tests.storage.contract import FILE, LINK, OTHER, DriverContract
+from tests.support import together
 
 #: Root may read and write anything, so what is forbidden cannot be shown to it.
 AM_ROOT = os.geteuid() == 0
@@ -37,6 +40,7 @@ AM_ROOT = os.geteuid() == 0
 HOLDER = """
 import sys
 from twisted.internet import reactor
+from twisted.internet.task import deferLater
 from regd.storage.driver import Busy
 from regd.storage.filesystem import FilesystemDriver
 from regd.storage.threads import PoolThreads
@@ -91,10 +95,13 @@ class BytesOnDiskTest(FilesystemCase):
         for mask, file_mode, directory_mode in ((0o022, 0o644, 0o755), (0o077, 0o600, 0o700), (0o002, 0o664, 0o775), (0, 0o666, 0o777)):
             before = os.umask(mask)
             try:
-                await self.driver.write((Path(f"{mask}/d/file"), b""), (Path(f"{mask}/e/moved"), Path(f"{mask}/d/file")), (FILE, b""))
+                await self.driver.write((Path(f"{mask}/d/file"), b""), (FILE, b""))
+                await self.driver.create((Path(f"{mask}/c/data"), b""))
+                await self.driver.adopt(Path(f"{mask}/c/data"), Path(f"{mask}/e/moved"), (Path(f"{mask}/f/link"), b""))
             finally:
                 os.umask(before)
-            for path, mode in ((f"{mask}/e/moved", file_mode), (f"{mask}/d", directory_mode), (f"{mask}", directory_mode)):
+            files = [(path, file_mode) for path in (f"{mask}/d/file", f"{mask}/e/moved", f"{mask}/f/link")]
+            for path, mode in (*files, *((f"{mask}{end}", directory_mode) for end in ("", "/d", "/e", "/f"))):
                 self.assertEqual(stat.S_IMODE(self.on_disk(path).stat().st_mode), mode, path)
 
     async def test_reads_of_every_size(self) -> None:
@@ -148,6 +155,9 @@ class BytesOnDiskTest(FilesystemCase):
             return len(os.listdir("/proc/self/fd"))
 
         await self.driver.write((FILE, b"x" * 100_000))
+        # The first writes hold on to directories.
+        for _ in range(2):
+            await self.driver.write((OTHER, b"y"))
         before = count()
         for _ in range(20):
             await self.driver.write((OTHER, b"y"))
@@ -211,12 +221,14 @@ class Tape:
     """
     The system calls that change a directory tree, as they are made, by paths relative to it; and a way to make them fail.
 
-    :ivar calls: what was done: ``("fsync", "a/b")``.
+    :ivar calls: what was tried: ``("fsync", "a/b")``.
+    :ivar changes: those of them that did not fail.
     :ivar failing: makes a call fail: which call, on which paths, how.
     """
 
     def __init__(self, case: TestCase, root: FilePath) -> None:
         self.calls: list[tuple[str, ...]] = []
+        self.changes: list[tuple[str, ...]] = []
         self.failing: Callable[[str, str], int | None] = lambda call, path: None
         self._root = str(root)
         for name in ("open", "write", "writev", "fsync", "rename", "mkdir", "unlink", "rmdir"):
@@ -238,9 +250,17 @@ class Tape:
             self.calls.append((name, *known))
             if code is not None:
                 raise OSError(code, os.strerror(code), args[0] if isinstance(args[0], str) else None)
-            return call(*args, **kwargs)
+            result = call(*args, **kwargs)
+            self.changes.append((name, *known))
+            return result
 
         return taped
+
+    def done(self, *names: str) -> list[tuple[str, ...]]:
+        """
+        :return: the calls of these names that did not fail.
+        """
+        return [call for call in self.changes if call[0] in names]
 
     def of(self, *names: str) -> list[tuple[str, ...]]:
         """
@@ -259,37 +279,31 @@ class OrderTest(FilesystemCase):
 
     CHANGES = ("write", "fsync", "rename", "mkdir")
 
+    async def known(self, *directories: str) -> None:
+        """Make directories, and let the driver find out that their names are durable."""
+        for name in ("made", "found"):
+            await self.driver.write(*((Path(f"{directory}/{name}"), b"") for directory in directories))
+
     async def test_bytes_then_flush_then_name_then_directory(self) -> None:
-        await self.driver.write((Path("d/other"), b""))
+        await self.known("d")
         tape = Tape(self, self.root)
         await self.driver.write((Path("d/f"), b"x"))
         self.assertEqual(
-            tape.of(*self.CHANGES), [("write", "d/f.tmp"), ("fsync", "d/f.tmp"), ("rename", "d/f.tmp", "d/f"), ("fsync", "d")]
+            tape.done(*self.CHANGES), [("write", "d/f.tmp"), ("fsync", "d/f.tmp"), ("rename", "d/f.tmp", "d/f"), ("fsync", "d")]
         )
 
     async def test_new_directories_are_made_durable_too(self) -> None:
         tape = Tape(self, self.root)
         await self.driver.write((Path("a/b/c/f"), b"x"))
-        calls = tape.of(*self.CHANGES)
-        self.assertEqual([call for call in calls if call[0] == "mkdir" and self.on_disk(call[1]).is_dir()][-3:], [
-            ("mkdir", "a"), ("mkdir", "a/b"), ("mkdir", "a/b/c"),
-        ])  # fmt: skip
+        calls = tape.done(*self.CHANGES)
+        self.assertEqual([call for call in calls if call[0] == "mkdir"], [("mkdir", "a"), ("mkdir", "a/b"), ("mkdir", "a/b/c")])
+        shown = calls.index(("rename", "a/b/c/f.tmp", "a/b/c/f"))
         for directory, parent in (("a", ""), ("a/b", "a"), ("a/b/c", "a/b")):
-            made = max(index for index, call in enumerate(calls) if call == ("mkdir", directory))
-            self.assertIn(("fsync", parent), calls[made:])
-        name, temporary = "a/b/c/f", "a/b/c/f.tmp"
-        self.assertEqual(calls[-4:], [("write", temporary), ("fsync", temporary), ("rename", temporary, name), ("fsync", "a/b/c")])
+            self.assertIn(("fsync", parent), calls[calls.index(("mkdir", directory)) : shown])
+        self.assertIn(("fsync", "a/b/c/f.tmp"), calls[calls.index(("write", "a/b/c/f.tmp")) : shown])
+        self.assertEqual(calls[shown + 1 :], [("fsync", "a/b/c")])
 
     async def test_a_directory_made_anew_is_made_durable_anew(self) -> None:
-        # A file system may give it the inode of the one that was deleted, by which it would look like an old acquaintance.
-        real = os.stat
-
-        def same_inode(path: Any, **kwargs: Any) -> os.stat_result:
-            found = list(real(path, **kwargs))
-            found[1] = 7
-            return os.stat_result(found)
-
-        self.patch(os, "stat", same_inode)
         path = Path("tags/latest/current/link")
         await self.driver.write((path, b"1"))
         for deleted in ("tags/latest", "tags/latest/current"):
@@ -302,12 +316,14 @@ class OrderTest(FilesystemCase):
         # Whoever made it may have been killed before.
         self.on_disk("a/b").mkdir(parents=True)
         tape = Tape(self, self.root)
-        for name in ("a/b/f", "a/b/g"):
-            await self.driver.write((Path(name), b""))
-        self.assertEqual(
-            tape.of("fsync"),
-            [("fsync", ""), ("fsync", "a"), ("fsync", "a/b/f.tmp"), ("fsync", "a/b"), ("fsync", "a/b/g.tmp"), ("fsync", "a/b")],
-        )
+        await self.driver.write((Path("a/b/f"), b""))
+        shown = tape.calls.index(("rename", "a/b/f.tmp", "a/b/f"))
+        for path in ("a/b/f.tmp", "a", ""):
+            self.assertIn(("fsync", path), tape.calls[:shown])
+        self.assertIn(("fsync", "a/b"), tape.calls[shown:])
+        tape.calls.clear()
+        await self.driver.write((Path("a/b/g"), b""))
+        self.assertEqual(tape.of("fsync"), [("fsync", "a/b/g.tmp"), ("fsync", "a/b")])
 
     async def test_secured(self) -> None:
         self.on_disk("a/b").mkdir(parents=True)
@@ -316,27 +332,65 @@ class OrderTest(FilesystemCase):
         await self.driver.secure(Path("a/b/f"))
         self.assertEqual(set(tape.of("fsync")), {("fsync", "a/b/f"), ("fsync", "a/b"), ("fsync", "a"), ("fsync", "")})
 
-    async def test_each_file_is_durable_before_the_next_is_begun(self) -> None:
-        await self.driver.write((Path("a/x"), b""), (Path("b/x"), b""))
+    async def test_each_file_is_durable_before_the_next_is_visible(self) -> None:
+        await self.known("a", "b")
         tape = Tape(self, self.root)
         await self.driver.write((Path("a/f"), b"1"), (Path("b/f"), b"2"), (Path("a/g"), b"3"))
         self.assertEqual(
             [call[:2] for call in tape.of("fsync", "rename")],
             [
-                ("fsync", "a/f.tmp"), ("rename", "a/f.tmp"), ("fsync", "a"),
-                ("fsync", "b/f.tmp"), ("rename", "b/f.tmp"), ("fsync", "b"),
-                ("fsync", "a/g.tmp"), ("rename", "a/g.tmp"), ("fsync", "a"),
+                ("fsync", "a/f.tmp"), ("fsync", "b/f.tmp"), ("fsync", "a/g.tmp"),
+                ("rename", "a/f.tmp"), ("fsync", "a"),
+                ("rename", "b/f.tmp"), ("fsync", "b"),
+                ("rename", "a/g.tmp"), ("fsync", "a"),
             ],
         )  # fmt: skip
 
-    async def test_a_moved_file_is_made_durable_before_it_has_its_new_name(self) -> None:
-        await self.driver.write((Path("a/f"), b""), (Path("b/x"), b""))
+    async def test_files_that_belong_together_share_their_flushes(self) -> None:
+        await self.known("a", "b")
         tape = Tape(self, self.root)
-        await self.driver.write((Path("b/f"), Path("a/f")), (Path("a/link"), b"x"))
+        await self.driver.write((Path("a/f"), b"1"), [(Path("b/f"), b"2"), (Path("a/g"), b"3"), (Path("b/g"), b"4")])
         self.assertEqual(
-            tape.of("fsync", "rename")[:3], [("fsync", "a/f"), ("rename", "a/f", "b/f"), ("fsync", "b")]
-        )
-        self.assertEqual(tape.of("fsync", "rename")[3], ("fsync", "a/link.tmp"))
+            [call[:2] for call in tape.of("fsync", "rename")][4:],
+            [
+                ("rename", "a/f.tmp"), ("fsync", "a"),
+                ("rename", "b/f.tmp"), ("rename", "a/g.tmp"), ("rename", "b/g.tmp"), ("fsync", "b"), ("fsync", "a"),
+            ],
+        )  # fmt: skip
+
+    async def test_a_new_directory_is_durable_with_all_that_is_in_it(self) -> None:
+        await self.known("u")
+        tape = Tape(self, self.root)
+        await self.driver.create((Path("u/1/a"), b"x"), (Path("u/1/b"), b""))
+        self.assertEqual(tape.of("fsync"), [("fsync", "u/1/a"), ("fsync", "u/1/b"), ("fsync", "u/1"), ("fsync", "u")])
+        self.assertEqual(tape.of("rename"), [])
+
+    async def test_a_moved_file_is_durable_before_what_points_to_it(self) -> None:
+        link = (Path("l/1/link"), b"x")
+        moved: tuple[str, ...]
+        for there, moved in ((False, ("rename", "u/1", "b/1")), (True, ("rename", "u/1/f", "b/1/f"))):
+            await self.driver.write((Path("u/x"), b""), (Path("b/x"), b""), (Path("l/x"), b""))
+            if there:
+                await self.driver.write((Path("b/1/f"), b"damaged"))
+            await self.driver.create((Path("u/1/f"), b"x"), (Path("u/1/s"), b""))
+            tape = Tape(self, self.root)
+            await self.driver.adopt(Path("u/1/f"), Path("b/1/f"), link, beside=(Path("u/1/s"),))
+            calls = tape.done("fsync", "rename", "mkdir", "unlink", "rmdir", "write")
+            # Its bytes, its new name, the end of its old one; then what points to it.
+            shown = calls.index(("rename", "l/1/link.tmp", "l/1/link"))
+            self.assertLess(calls.index(("fsync", "u/1/f")), calls.index(moved))
+            after = calls[calls.index(moved) : shown]
+            for path in ("b/1", "l/1/link.tmp", "l") if there else ("b", "u", "l/1/link.tmp", "l"):
+                self.assertIn(("fsync", path), after)
+            self.assertEqual(calls[shown + 1 :], [("fsync", "l/1")])
+            # Known to be durable, it is not flushed again.
+            await self.driver.delete(Path("b/1"))
+            await self.driver.create((Path("u/1/f"), b"x"))
+            tape.calls.clear()
+            await self.driver.adopt(Path("u/1/f"), Path("b/1/f"), link, flushed=True)
+            self.assertNotIn(("fsync", "u/1/f"), tape.calls)
+            await self.driver.delete(Path("b"))
+            await self.driver.delete(Path("l"))
 
     async def test_what_need_not_be_durable_is_not_flushed(self) -> None:
         tape = Tape(self, self.root)
@@ -393,7 +447,7 @@ class FaultsTest(FilesystemCase):
 
     async def test_a_directory_that_cannot_be_flushed_or_made(self) -> None:
         tape = Tape(self, self.root)
-        for name, path, where in (("mkdir", "d", "d"), ("fsync", "", ""), ("fsync", "d/e", "d/e/f")):
+        for name, path, where in (("mkdir", "d", "d"), ("fsync", "", ""), ("fsync", "d", "d"), ("fsync", "d/e", "d/e")):
             for code in (errno.ENOSPC, errno.EIO):
                 tape.failing = lambda call, at, name=name, path=path, code=code: code if (call, at) == (name, path) else None  # type: ignore[misc]  # bound now
                 await self.fails(self.driver.write((Path("d/e/f"), b"x")), code, f"{self.root}/{where}".rstrip("/"))
@@ -403,15 +457,29 @@ class FaultsTest(FilesystemCase):
                     await self.driver.delete(Path("d"))
 
     async def test_moves(self) -> None:
-        await self.driver.write((Path("a/f"), b"x"), (Path("b/g"), b"old"))
+        await self.driver.write((Path("a/g"), b"x"), (Path("b/g"), b"old"))
+        link = (Path("l/link"), b"")
         tape = Tape(self, self.root)
-        for name in ("open", "fsync", "rename"):
+        for name, path in (("open", "a/g"), ("fsync", "a/g"), ("rename", "a/g"), ("rename", "a"), ("open", "l/link.tmp"), ("mkdir", "l")):
             for code in (errno.ENOSPC, errno.EIO):
-                self.failing(tape, name, code, "a/f")
-                await self.fails(self.driver.write((Path("b/g"), Path("a/f"))), code, str(self.root))
+                self.failing(tape, name, code, path)
+                await self.fails(self.driver.adopt(Path("a/g"), Path("b/g"), link), code, str(self.root))
                 self.failing(tape, "", 0)
-                self.assertEqual(await self.driver.read(Path("a/f"), 10), b"x")
+                self.assertEqual(await self.driver.read(Path("a/g"), 10), b"x")
                 self.assertEqual(await self.driver.read(Path("b/g"), 10), b"old")
+                self.assertFalse(await self.driver.exists(Path("l")))
+        self.assertEqual(self.leftovers(), [])
+
+    async def test_creations(self) -> None:
+        tape = Tape(self, self.root)
+        await self.driver.write((Path("u/x"), b""))
+        for name, path in (("mkdir", "u/1"), ("open", "u/1/b"), ("write", "u/1/a"), ("fsync", "u/1/a"), ("fsync", "u/1"), ("fsync", "u")):
+            for code in (errno.ENOSPC, errno.EIO):
+                self.failing(tape, name, code, path)
+                await self.fails(self.driver.create((Path("u/1/a"), b"x"), (Path("u/1/b"), b"")), code, f"{self.root}/u")
+                self.failing(tape, "", 0)
+                self.assertEqual(list(await self.driver.names(Path("u"))), ["x"])
+        await self.driver.create((Path("u/1/a"), b"x"), (Path("u/1/b"), b""))
 
     async def test_deletes(self) -> None:
         await self.driver.write((Path("d/f"), b"x"))
@@ -631,7 +699,8 @@ class RootTest(FilesystemCase):
             self.driver.append(FILE),
             self.driver.hash(FILE, "sha256"),
             self.driver.delete(FILE),
-            self.driver.write((OTHER, FILE)),
+            self.driver.adopt(FILE, OTHER, LINK),
+            self.driver.create((OTHER, b"x")),
             self.driver.write((FILE, b"y")),
             self.driver.write((FILE, b"y"), durable=False),
             self.driver.check(),
@@ -732,16 +801,155 @@ class RacesTest(FilesystemCase):
         self.assertFalse(self.on_disk("d").exists())
 
     async def test_a_file_goes_while_it_is_moved(self) -> None:
-        await self.driver.write((Path("a/f"), b""), (Path("b/g"), b"old"))
+        link = (Path("l/link"), b"")
+        for existing in (True, False):
+            await self.driver.write((Path("a/g"), b""))
+            if existing:
+                await self.driver.write((Path("b/g"), b"old"))
+            tape = Tape(self, self.root)
+
+            def remove(call: str, path: str) -> None:
+                if call == "rename" and path == "a" and self.on_disk("a/g").exists():
+                    self.on_disk("a/g").unlink()
+
+            tape.failing = remove
+            with self.assertRaises(Missing):
+                await self.driver.adopt(Path("a/g"), Path("b/g"), link)
+            if existing:
+                self.assertEqual(self.on_disk("b/g").read_bytes(), b"old")
+                await self.driver.delete(Path("b"))
+            self.assertFalse(self.on_disk("b/g").exists())
+            self.assertFalse(self.on_disk("l/link").exists())
+
+    async def test_an_upload_goes_before_it_is_moved(self) -> None:
+        await self.driver.write((Path("a/g"), b""))
         tape = Tape(self, self.root)
 
         def remove(call: str, path: str) -> None:
-            if call == "rename" and path == "a/f" and self.on_disk("a/f").exists():
-                self.on_disk("a/f").unlink()
+            if call == "rename" and path == "a" and self.on_disk("a").exists():
+                shutil.rmtree(self.on_disk("a"))
 
         tape.failing = remove
-        for destination in ("b/g", "new/g"):
-            with self.assertRaises(Missing):
-                await self.driver.write((Path(destination), Path("a/f")))
-            self.on_disk("a/f").touch()
-        self.assertEqual(self.on_disk("b/g").read_bytes(), b"old")
+        with self.assertRaises(Missing):
+            await self.driver.adopt(Path("a/g"), Path("b/g"), (Path("l/link"), b""))
+        self.assertEqual([path.name for path in self.root.rglob("*") if path.is_file()], [])
+
+    async def test_the_place_of_a_move_goes(self) -> None:
+        tape = Tape(self, self.root)
+        removed: set[str] = set()
+
+        def remove(call: str, path: str) -> None:
+            if call == "rename" and path in {"a/f", "a/g"} - removed:
+                removed.add(path)
+                shutil.rmtree(self.on_disk("b"))
+
+        tape.failing = remove
+        # Under another name, the file moves without its directory; so it does where a file is already.
+        for name in ("f", "g"):
+            await self.driver.write((Path(f"a/{name}"), name.encode()), (Path("b/c/g"), b"old"))
+            await self.driver.adopt(Path(f"a/{name}"), Path("b/c/g"), (Path("l/link"), b""))
+            self.assertEqual(self.on_disk("b/c/g").read_bytes(), name.encode())
+            self.assertFalse(self.on_disk("a").exists())
+        self.assertEqual(removed, {"a/f", "a/g"})
+
+    async def test_a_directory_above_a_new_one_goes(self) -> None:
+        tape = Tape(self, self.root)
+        removed = 0
+
+        def remove(call: str, path: str) -> None:
+            nonlocal removed
+            if call == "open" and path == "u/1/a" and removed < 3:
+                removed += 1
+                shutil.rmtree(self.on_disk("u"))
+
+        tape.failing = remove
+        await self.driver.create((Path("u/1/a"), b"x"))
+        self.assertEqual(removed, 3)
+        self.assertEqual(self.on_disk("u/1/a").read_bytes(), b"x")
+
+
+class HeldTest(FilesystemCase):
+    """Directories that are held open because their names are known to be durable."""
+
+    def held(self) -> list[str]:
+        """The directories below the root that this process has open."""
+        found = []
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        return sorted(path[len(str(self.root)) + 1 :] for path in found if path.startswith(f"{self.root}/"))
+
+    async def test_what_another_process_made_anew_is_made_durable_anew(self) -> None:
+        other = self.make()
+        other.start()
+        first, second = Path("r/u/1/data"), Path("r/u/2/data")
+        await self.driver.create((first, b""))
+        tape = Tape(self, self.root)
+        await self.driver.create((second, b""))
+        self.assertEqual(tape.of("fsync")[2:], [("fsync", "r/u")])
+        for gone in ("r/u", "r"):
+            await other.delete(Path(gone))
+            # It is killed before it flushes anything.
+            await other.write((Path("r/u/x"), b""), durable=False)
+            tape.calls.clear()
+            await self.driver.create((second, b""))
+            self.assertIn(("fsync", "r"), tape.of("fsync"))
+            if gone == "r":
+                self.assertIn(("fsync", ""), tape.of("fsync"))
+
+    async def test_a_number_is_not_given_again_while_its_directory_is_held(self) -> None:
+        await self.driver.create((Path("r/u/1/data"), b""))
+        before = self.on_disk("r/u").stat().st_ino
+        for _ in range(50):
+            shutil.rmtree(self.on_disk("r"))
+            self.on_disk("r/u").mkdir(parents=True)
+            self.assertNotEqual(self.on_disk("r/u").stat().st_ino, before)
+
+    async def test_what_was_deleted_for_good_is_not_missed(self) -> None:
+        await self.driver.create((Path("r/u/1/data"), b""))
+        shutil.rmtree(self.on_disk("r"))
+        await self.driver.create((Path("r/u/1/data"), b"x"))
+        self.assertEqual(self.on_disk("r/u/1/data").read_bytes(), b"x")
+
+    async def test_only_so_many(self) -> None:
+        self.patch(resource, "getrlimit", lambda what: (32, 64))
+        driver = self.make()
+        driver.start()
+        for number in range(20):
+            await driver.create((Path(f"r/{number}/u/data"), b""))
+        self.assertEqual(len(self.held()), 4)
+        self.assertIn("r/19", self.held())
+        driver.stop()
+        self.assertEqual(self.held(), [])
+
+    async def test_let_go_of_after_a_while(self) -> None:
+        self.patch(sys.modules["regd.storage.filesystem"], "HELD_FOR", 0.05)
+        await self.driver.create((Path("r/u/1/data"), b""))
+        self.assertEqual(self.held(), ["r", "r/u"])
+        for _ in range(200):
+            if not self.held():
+                break
+            await deferLater(reactor, 0.01)
+        self.assertEqual(self.held(), [])
+        # It is forgotten, too.
+        tape = Tape(self, self.root)
+        await self.driver.create((Path("r/u/2/data"), b""))
+        self.assertIn(("fsync", ""), tape.of("fsync"))
+
+    async def test_many_at_once(self) -> None:
+        """Directories are held, dropped and deleted while others flush them."""
+        self.patch(resource, "getrlimit", lambda what: (24, 24))
+        driver = self.make()
+        driver.start()
+
+        async def work(number: int) -> None:
+            for turn in range(15):
+                await driver.create((Path(f"r/{number % 5}/{number}-{turn}/data"), b""))
+                if turn % 4 == 0:
+                    with contextlib.suppress(Missing):
+                        await driver.delete(Path(f"r/{number % 5}"))
+
+        await together(*(work(number) for number in range(10)))
+        self.assertLessEqual(len(self.held()), 3)
+        driver.stop()
+        self.assertEqual(self.held(), [])

@@ -202,7 +202,7 @@ def late(clock: Clock) -> MemoryDriver:
 
         return call
 
-    for method in ("stat", "read", "open", "hash", "names", "exists", "write", "append", "delete"):
+    for method in ("stat", "read", "open", "hash", "names", "exists", "write", "create", "adopt", "append", "delete"):
         setattr(Late, method, delay(method))
     return Late()
 

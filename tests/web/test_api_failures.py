@@ -80,7 +80,7 @@ class StorageFailureTests(ApiCase):
 
     def test_writing(self) -> None:
         for error, status, message in ((StorageError, 503, "try again later"), (Full, 507, "no space left")):
-            self.fails(error, "write", "append", "delete")
+            self.fails(error, "write", "create", "adopt", "append", "delete")
             manifest = self.image("a")
             digest = self.push_blob("a", CONTENT)
             upload = self.begin("a")
