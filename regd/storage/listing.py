@@ -42,8 +42,8 @@ _BUDGET: Final = 10 * 1024 * 1024
 #: How many listings are remembered; each is watched, and a user may watch 8192 directories on a small machine, by default.
 _MOST: Final = 512
 
-#: How many names are read and sorted at once, in a thread: two milliseconds, of which it holds the interpreter's lock for the lesser part.
-_RUN: Final = 4096
+#: How many names are read and sorted at once, in a thread, which takes about a millisecond.
+_RUN: Final = 2048
 
 #: A listing that is not watched counts only when the directory had been left alone for so many seconds before it was read: two changes
 #: within one tick of the file system's clock look like one.
@@ -93,7 +93,7 @@ def select(path: str, after: bytes, limit: int | None) -> list[bytes]:
 class _Rests:
     """
     Sleeps as long as it has worked. A thread that computes gives the interpreter's lock to the event loop only when it is made to, after
-    5 ms; this gives it away after one or two.
+    5 ms; this gives it away after one.
     """
 
     def __init__(self) -> None:

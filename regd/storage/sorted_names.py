@@ -121,26 +121,28 @@ class SortedNames:
             self._firsts.insert(index, names[0])
             self.size += len(block) + len(names[0]) + _OVERHEAD
 
-    def blocks(self) -> Iterator[bytes]:
-        """The blocks, each names joined by zero bytes."""
-        return iter(self._blocks)
-
-    def firsts(self) -> Iterator[bytes]:
-        """The first name of each block."""
-        return iter(self._firsts)
+    def take(self) -> tuple[list[bytes], list[bytes]]:
+        """Give all names away: the blocks, each names joined by zero bytes, and the first name of each. None are left."""
+        blocks, self._blocks = self._blocks, []
+        firsts, self._firsts = self._firsts, []
+        self.size = 0
+        return blocks, firsts
 
 
 def merged(parts: Sequence[SortedNames], rest: Callable[[], object]) -> SortedNames:
     """
-    All names of several sets. A range of names at a time, so that no more than a few thousand names are objects at once, and no step takes
-    long.
+    All names of several sets, which are used up. A range of names at a time, so that no more than a few thousand names are objects at once,
+    and no step takes long.
 
     :param rest: called between two steps.
     """
     if len(parts) == 1:
         return parts[0]
-    runs = [_Run(part) for part in parts]
-    bounds = sorted(first for part in parts for first in part.firsts())[_STEP::_STEP]
+    taken = [part.take() for part in parts]
+    bounds = sorted(first for _, firsts in taken for first in firsts)[_STEP::_STEP]
+    runs = [_Run(deque(blocks)) for blocks, _ in taken]
+    # Each block is given back when it has been merged, so that all of this takes little more memory than its result.
+    del taken
     whole = SortedNames()
     for bound in (*bounds, None):
         names: list[bytes] = []
@@ -154,10 +156,10 @@ def merged(parts: Sequence[SortedNames], rest: Callable[[], object]) -> SortedNa
 
 
 class _Run:
-    """A set of names as it is used up."""
+    """A set of names as it is used up, block by block."""
 
-    def __init__(self, names: SortedNames) -> None:
-        self._blocks = deque(names.blocks())
+    def __init__(self, blocks: deque[bytes]) -> None:
+        self._blocks = blocks
         self._names: list[bytes] = []
 
     def below(self, bound: bytes | None) -> list[bytes]:

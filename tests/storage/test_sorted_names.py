@@ -16,7 +16,7 @@ LISTS = st.lists(NAMES | st.sampled_from([b"a", b"aa", b"ab", b"b"]), max_size=4
 
 def taken(names: SortedNames) -> int:
     """What its blocks take, in bytes."""
-    return sum(len(block) + len(first) + 120 for block, first in zip(names.blocks(), names.firsts(), strict=True))
+    return sum(len(block) + len(first) + 120 for block, first in zip(names._blocks, names._firsts, strict=True))
 
 
 class SmallBlocks(SynchronousTestCase):
@@ -51,6 +51,11 @@ class SortedNamesTest(SmallBlocks):
         found = merged([SortedNames.of(names) for names in lists], lambda: rests.append(None))
         self.assertEqual(found.after(b""), sorted({name for names in lists for name in names}))
         self.assertEqual(found.size, taken(found))
+
+    def test_what_is_merged_is_used_up(self) -> None:
+        parts = [SortedNames.of([b"a", b"b"]), SortedNames.of([b"c"])]
+        merged(parts, lambda: None)
+        self.assertEqual([(part.after(b""), part.size) for part in parts], [([], 0)] * 2)
 
     def test_memory(self) -> None:
         self.patch(sorted_names, "_BLOCK", 4096)
@@ -117,7 +122,7 @@ class SortedNamesMachine(RuleBasedStateMachine):
     @invariant()
     def all_in_order(self) -> None:
         assert self.names.after(b"") == sorted(self.model)
-        blocks, firsts = list(self.names.blocks()), list(self.names.firsts())
+        blocks, firsts = self.names._blocks, self.names._firsts
         assert firsts == [block.split(b"\0")[0] for block in blocks]
         assert all(len(block) < 2 * 10 + 7 for block in blocks)
         assert self.names.size == taken(self.names)
