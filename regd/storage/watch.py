@@ -84,11 +84,9 @@ class Watch:
 
     def __init__(self) -> None:
         self._libc: Any = None
+        #: Opened when there is something to watch.
         self._fd = -1
-        # Where there is no inotify, or no more of it for this user, nothing is watched.
-        with suppress(OSError, AttributeError):
-            self._libc = ctypes.CDLL(None, use_errno=True)
-            self._fd = self._call(self._libc.inotify_init1, os.O_CLOEXEC | os.O_NONBLOCK)
+        self._closed = False
 
     def add(self, path: str) -> int | None:
         """
@@ -96,7 +94,7 @@ class Watch:
 
         :returns: a number, never used again; ``None`` when it cannot be watched, or changes might be missed.
         """
-        if self._fd < 0:
+        if not self._open():
             return None
         encoded = os.fsencode(path)
         # f_type is the first field of struct statfs, which has 120 bytes.
@@ -139,14 +137,21 @@ class Watch:
 
     def close(self) -> None:
         """Watch nothing any more. May be called again."""
+        self._begin_anew()
+        self._closed = True
+
+    def _begin_anew(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
-    def _begin_anew(self) -> None:
-        self.close()
-        with suppress(OSError):
-            self._fd = self._call(self._libc.inotify_init1, os.O_CLOEXEC | os.O_NONBLOCK)
+    def _open(self) -> bool:
+        """Whether there is something to watch with. Not where there is no inotify, or no more of it for this user at the moment."""
+        if self._fd < 0 and not self._closed:
+            with suppress(OSError, AttributeError):
+                self._libc = self._libc or ctypes.CDLL(None, use_errno=True)
+                self._fd = self._call(self._libc.inotify_init1, os.O_CLOEXEC | os.O_NONBLOCK)
+        return self._fd >= 0
 
     @staticmethod
     def _call(function: Callable[..., int], *arguments: object) -> int:
