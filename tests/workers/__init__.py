@@ -1,0 +1,1 @@
+"""Several processes, without processes: the parts between a parent and its workers."""
