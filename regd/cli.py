@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="regd",
-        description="A container registry daemon: what registry:2 and the nginx in front of it do, in one process.",
+        description="A container registry daemon: what registry:2 and the nginx in front of it do.",
         epilog="As a daemon it runs as 'twistd regd'; see 'twistd --help'.",
     )
     parser.add_argument("-v", "--version", action="version", version=f"regd {__version__}")

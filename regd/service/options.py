@@ -25,7 +25,7 @@ class Options(UsageOptions):
     """What ``twistd regd`` takes."""
 
     synopsis = "[--config FILE]"
-    longdesc = "A container registry daemon: what registry:2 and the nginx in front of it do, in one process."
+    longdesc = "A container registry daemon: what registry:2 and the nginx in front of it do."
     optParameters = [  # noqa: N815 - Twisted's name
         ["config", "c", None, "The configuration, in registry:2's format. [default: $REGISTRY_CONFIGURATION_PATH or /etc/regd/config.yml]"],
     ]
