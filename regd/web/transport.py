@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from errno import EAGAIN, EINTR
 from typing import Any, Final
@@ -132,6 +133,30 @@ class _SendsFiles:
     def doRead(self: Any) -> Any:  # noqa: N802 - Twisted's name
         """There is something to read; unless that was so only before the socket was lent, in the same turn of the loop."""
         return super().doRead() if self._lease is None else None  # type: ignore[misc]
+
+    def write(self: Any, data: bytes) -> None:
+        """
+        Send at once what the socket has room for, and buffer the rest. Twisted buffers all of it and asks to be told when there is room,
+        which there is nearly always: three system calls and a turn of the event loop for an answer that one call can send.
+        """
+        if (
+            self.connected
+            and not (self.dataBuffer or self._tempDataBuffer or self.disconnecting or self._writeDisconnecting)
+            and self._sending is None
+        ):
+            try:
+                sent = self.socket.send(data)
+            except OSError:
+                # No room, or no connection: doWrite will find out which.
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        super().write(data)  # type: ignore[misc]
+
+    def writeSequence(self: Any, iovec: Iterable[bytes]) -> None:  # noqa: N802 - Twisted's name
+        """As :meth:`write`, in one piece."""
+        self.write(b"".join(iovec))
 
     def send_file(self: Any, fd: int, offset: int, length: int) -> Deferred[None]:
         """

@@ -194,6 +194,41 @@ class SendTests(TransportCase):
         self.respond = late
         self.assertEqual(await self.get(), before + self.data)
 
+    async def test_writes_leave_in_order(self) -> None:
+        """Those that are sent at once, those that have to wait, and the file behind them."""
+        pieces = [bytes([number]) * (1 + 40_000 * (number % 7)) for number in range(100)]
+
+        async def many(request: StreamingRequest, content: Content) -> None:
+            request.setHeader("Content-Length", str(sum(map(len, pieces)) + content.size))
+            for piece in pieces:
+                request.write(piece)
+            fd = content.fileno()
+            assert fd is not None
+            sending = send_file(request.channel.transport, fd, 0, content.size)
+            assert sending is not None
+            await sending
+            content.close()
+            request.finish()
+
+        self.respond = many
+        self.assertEqual(await self.get(), b"".join(pieces) + self.data)
+
+    async def test_what_there_is_room_for_is_sent_at_once(self) -> None:
+        """Without another turn of the event loop."""
+        buffered: list[bool] = []
+
+        async def small(request: StreamingRequest, content: Content) -> None:
+            content.close()
+            request.setHeader("Content-Length", "5")
+            request.write(b"hello")
+            transport = request.channel.transport
+            buffered.append(bool(transport.dataBuffer or transport._tempDataBuffer))
+            request.finish()
+
+        self.respond = small
+        self.assertEqual(await self.get(), b"hello")
+        self.assertEqual(buffered, [False])
+
     async def test_two_at_once(self) -> None:
         first, second = self.get(), self.get()
         one, two = ensureDeferred(first), ensureDeferred(second)
