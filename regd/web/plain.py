@@ -27,6 +27,8 @@ class PlainChannel(HTTPChannel):
 
     #: Whether a request is being handled in the very call that its last byte came with.
     _at_once = False
+    #: The request whose answer the client has not read, and that has to be read before the next one is handled.
+    _unread: Any = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,9 +74,20 @@ class PlainChannel(HTTPChannel):
 
     def requestDone(self, request: Any) -> None:  # noqa: N802 - Twisted's name
         """A request is answered."""
-        if self._at_once:
+        if self._waitingForTransport and self.persistent:
+            # The client asks faster than it reads. Twisted would go on, and keep all the answers.
+            self._unread = request
+            self._networkProducer.pauseProducing()
+        elif self._at_once:
             # Nothing was changed that would have to be changed back.
             self._handlingRequest = False
             self.requests.remove(request)
         else:
             super().requestDone(request)
+
+    def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """What was written has been sent."""
+        super().resumeProducing()
+        request, self._unread = self._unread, None
+        if request is not None:
+            self.requestDone(request)

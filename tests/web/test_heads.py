@@ -9,6 +9,7 @@ from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,7 +18,8 @@ from regd.web.heads import Heads
 from regd.web.request import StreamingRequest, StreamingSite
 from regd.web.response import Response, send_at_once
 from tests.web.test_request import Resource, SiteCase
-from tests.web.wire import Client, request_bytes
+from tests.web.test_response import SlowWire
+from tests.web.wire import Client, parse_answers, request_bytes
 
 #: Lines of heads: what clients send, and what those send who look for two parsers that do not agree.
 LINES = st.one_of(
@@ -253,6 +255,42 @@ class PlainChannelTests(SiteCase):
         client.settle()
         self.assertEqual(client.statuses, [200])
         self.assertEqual([call.getTime() for call in self.clock.getDelayedCalls()], [1180])
+
+    def test_a_client_that_does_not_read(self) -> None:
+        """It gets the next answer when it has read the last one; whichever parser reads its requests."""
+        body = b"x" * 100_000
+        self.resource.on_request = lambda request: send_at_once(request, Response(200, {"Content-Type": "a/b"}, body))
+        for fields in ([], [("Content-Length", "0")]):
+            wire = SlowWire(self.clock)
+            channel: Any = self.site.buildProtocol(wire.getPeer())
+            wire.protocol = channel
+            channel.makeConnection(wire)
+            wire.inbox += request_bytes("GET", "/", fields) * 20
+            wire.deliver()
+            for count in range(1, 20):
+                self.assertEqual(wire.value().count(b"HTTP/1.1 200"), count)
+                self.assertEqual((wire.producerState, self.clock.getDelayedCalls()), ("paused", []))
+                wire.drain()
+                self.clock.advance(0)
+            answers, rest = parse_answers(wire.value(), ["GET"] * 20)
+            self.assertEqual(([answer.body for answer in answers], rest), ([body] * 20, b""))
+            wire.drain()
+            self.clock.advance(0)
+            self.assertEqual((wire.producerState, channel.requests, len(self.clock.getDelayedCalls())), ("producing", [], 1))
+            wire.end(ConnectionLost())
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_client_that_leaves_without_reading(self) -> None:
+        self.resource.on_request = lambda request: send_at_once(request, Response(200, {"Content-Type": "a/b"}, b"x" * 100_000))
+        wire = SlowWire(self.clock)
+        channel: Any = self.site.buildProtocol(wire.getPeer())
+        wire.protocol = channel
+        channel.makeConnection(wire)
+        wire.inbox += request_bytes("GET", "/") * 20
+        wire.deliver()
+        wire.end(ConnectionLost())
+        self.assertEqual(self.logged, [(b"/", 200)])
+        self.assertEqual((self.clock.getDelayedCalls(), self.site.open), ([], set()))
 
     def test_a_handler_that_fails_outside(self) -> None:
         def fail(request: StreamingRequest) -> None:
