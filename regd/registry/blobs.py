@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from regd.errors import BlobUnknown
@@ -13,18 +13,28 @@ from regd.storage.damage import Damage
 from regd.storage.driver import Content, Driver, Missing
 from regd.storage.layout import Path
 from regd.storage.links import Links
+from regd.storage.remembered import Remembered
 
 __all__ = ["Blob", "Blobs"]
 
 _EMPTY: Final = {Digest.of(b""), Digest.of(b"", "sha512")}
 
+#: Up to so many bytes a blob is read rather than opened, and remembered as long as its file does not change: what a client reads of a layer
+#: goes past this process, but configurations and the like are small, many, and asked for by everybody.
+_SMALL: Final = 16 * 1024
+
+#: How many bytes of small blobs are remembered, and what each costs besides.
+_BUDGET: Final = 4 * 1024 * 1024
+_OVERHEAD: Final = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A blob that is there. ``digest`` is what it is stored under, ``size`` in bytes."""
+    """A blob that is there. ``digest`` is what it is stored under, ``size`` in bytes, ``version`` that of its file."""
 
     digest: Digest
     size: int
+    version: object = field(default=None, compare=False, repr=False)
 
 
 class Blobs:
@@ -34,24 +44,25 @@ class Blobs:
         self._driver = driver
         self._links = links
         self._damage = damage
+        self._known: Remembered[bytes] = Remembered(_BUDGET)
 
     async def find(self, name: RepositoryName, digest: Digest) -> Blob | None:
         """The blob, if this repository holds it and its bytes are there."""
         # registry:2 keeps a sha512 blob under its sha256 digest and says so in the sha512 link, so what the link holds decides.
-        target = await self._links.read(layout.layer_link(name, digest), digest)
+        target = await self._links.read(layout.layer_link(name, digest), digest, remember=True)
         return None if target is None else await self.stored(target)
 
     async def stored(self, digest: Digest) -> Blob | None:
         """The blob, if its bytes are in the storage, whichever repository holds it."""
         path = layout.blob_data(digest)
         try:
-            size = (await self._driver.stat(path)).size
+            found = await self._driver.stat(path)
         except Missing:
             return None
-        if size == 0 and digest not in _EMPTY:
+        if found.size == 0 and digest not in _EMPTY:
             self._damage.report(path, "an empty file that should not be, treated as absent; pushing the blob again mends it")
             return None
-        return Blob(digest, size)
+        return Blob(digest, found.size, found.version)
 
     async def stat(self, name: RepositoryName, digest: Digest) -> Blob:
         """
@@ -68,8 +79,32 @@ class Blobs:
         :raises BlobUnknown: when this repository does not hold it.
         """
         blob = await self.stat(name, digest)
+        return blob, await self._open(blob, digest)
+
+    async def fetch(self, name: RepositoryName, digest: Digest) -> tuple[Blob, Content | bytes]:
+        """
+        :returns: the blob, and its bytes where they are few, else the file, which the caller closes.
+        :raises BlobUnknown: when this repository does not hold it.
+        """
+        blob = await self.stat(name, digest)
+        if blob.size > _SMALL:
+            return blob, await self._open(blob, digest)
+        path = layout.blob_data(blob.digest)
+        content = self._known.get(path, blob.version)
+        if content is None:
+            try:
+                content = await self._driver.read(path, blob.size)
+            except Missing:
+                raise BlobUnknown(detail={"digest": digest}) from None
+            if len(content) < blob.size:
+                # It has become shorter meanwhile, which no blob does: the client has to notice.
+                return blob, await self._open(blob, digest)
+            self._known.put(path, blob.version, content, _OVERHEAD + len(content))
+        return blob, content
+
+    async def _open(self, blob: Blob, digest: Digest) -> Content:
         try:
-            return blob, await self._driver.open(layout.blob_data(blob.digest))
+            return await self._driver.open(layout.blob_data(blob.digest))
         except Missing:
             raise BlobUnknown(detail={"digest": digest}) from None
 

@@ -61,11 +61,11 @@ class Manifests:
     async def resolve(self, name: RepositoryName, reference: Reference) -> Digest | None:
         """The digest of a manifest, if this repository holds it."""
         if isinstance(reference, Tag):
-            tagged = await self._links.read(layout.tag_link(name, reference))
+            tagged = await self._links.read(layout.tag_link(name, reference), remember=True)
             if tagged is None:
                 return None
             reference = tagged
-        target = await self._links.read(layout.revision_link(name, reference), reference)
+        target = await self._links.read(layout.revision_link(name, reference), reference, remember=True)
         if target is None:
             # registry:2.1 wrote the links of manifests among those of layers.
             target = await self._links.read(layout.layer_link(name, reference), reference)

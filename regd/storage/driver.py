@@ -47,10 +47,16 @@ File = tuple[Path, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """``size`` in bytes, ``modified`` in seconds since the epoch."""
+    """
+    ``size`` in bytes, ``modified`` in seconds since the epoch.
+
+    :ivar version: what can be compared and nothing else: where two are equal, the file has not changed between. ``None`` when that cannot
+        be told, because the file changed a moment ago: two changes within one tick of a clock look like one.
+    """
 
     size: int
     modified: float
+    version: object = None
 
 
 class Content(Protocol):

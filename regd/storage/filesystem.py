@@ -15,6 +15,7 @@ import functools
 import os
 import resource
 import stat as stat_module
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -47,6 +48,10 @@ HELD_FOR: Final = 5.0
 _MOST_HELD: Final = 1024
 
 P = ParamSpec("P")
+
+#: A file has a version only when it has been left alone for so many seconds. The clocks of file systems tick every few milliseconds, some
+#: every two seconds, and old tools edit links in place.
+_SETTLED: Final = 2.0
 
 #: regd's own corner of the root, beside registry:2's tree.
 _OWN: Final = "regd"
@@ -128,7 +133,9 @@ class FilesystemDriver:
             found = os.stat(full)
         if not stat_module.S_ISREG(found.st_mode):
             raise Missing(full)
-        return Stat(found.st_size, found.st_mtime)
+        # The time of the last change of any kind, which no tool can set back, as it can the time of the last write.
+        settled = time.time() - found.st_ctime > _SETTLED
+        return Stat(found.st_size, found.st_mtime, (found.st_ino, found.st_ctime_ns, found.st_size) if settled else None)
 
     async def exists(self, path: Path) -> bool:
         """See :class:`~regd.storage.driver.Driver`."""

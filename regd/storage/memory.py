@@ -19,11 +19,15 @@ from regd.storage.threads import Inline
 __all__ = ["MemoryDriver"]
 
 
+_next_version = itertools.count().__next__
+
+
 @dataclass(slots=True, eq=False)
 class _File:
     content: bytearray
     modified: float
     held: bool = False
+    version: int = field(default_factory=_next_version)
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +71,7 @@ class MemoryDriver:
     async def stat(self, path: Path) -> Stat:
         """See :class:`~regd.storage.driver.Driver`."""
         file = self._file(path)
-        return Stat(len(file.content), file.modified)
+        return Stat(len(file.content), file.modified, file.version)
 
     async def exists(self, path: Path) -> bool:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -199,7 +203,7 @@ class _MemorySink:
         """See :class:`~regd.storage.appending.Sink`."""
         for chunk in chunks:
             self._file.content += chunk
-        self._file.modified = self._clock()
+        self._file.modified, self._file.version = self._clock(), _next_version()
 
     def sync(self) -> None:
         """See :class:`~regd.storage.appending.Sink`."""

@@ -49,12 +49,15 @@ class BlobHandlers:
         if request.method == b"HEAD":
             blob = await self._blobs.stat(name, digest)
             return Response(200, headers, blob.size)
-        blob, content = await self._blobs.open(name, digest)
+        blob, content = await self._blobs.fetch(name, digest)
         try:
-            wanted = request.getHeader("range") if if_range_allows(request.getHeader("if-range"), etag) else None
+            wanted = request.getHeader("range")
+            if wanted is not None and not if_range_allows(request.getHeader("if-range"), etag):
+                wanted = None
             return _ranges(parse_range(wanted, blob.size), blob.size, headers, content)
         except Unsatisfiable:
-            content.close()
+            if not isinstance(content, bytes):
+                content.close()
             raise RangeInvalid(
                 f"the blob has {blob.size} bytes, none of which was asked for",
                 headers={"Content-Range": f"bytes */{blob.size}", "Docker-Content-Digest": digest, "Accept-Ranges": "bytes"},
@@ -76,13 +79,19 @@ def delete_disabled() -> Unsupported:
     return Unsupported("deleting is switched off here (storage.delete.enabled)", headers={"Allow": "GET, HEAD"})
 
 
-def _ranges(ranges: tuple[ByteRange, ...] | None, size: int, headers: dict[str, str], content: Content) -> Response:
+def _ranges(ranges: tuple[ByteRange, ...] | None, size: int, headers: dict[str, str], content: Content | bytes) -> Response:
     if ranges is None:
-        return Response(200, headers, ContentBody(content, ((b"", ByteRange(0, size)),)))
+        return Response(200, headers, _body(content, ((b"", ByteRange(0, size)),)))
     if len(ranges) == 1:
         headers["Content-Range"] = ranges[0].content_range(size)
-        return Response(206, headers, ContentBody(content, ((b"", ranges[0]),)))
+        return Response(206, headers, _body(content, ((b"", ranges[0]),)))
     boundary = secrets.token_hex(16)
     parts, tail = multipart(ranges, size, _MEDIA_TYPE, boundary)
     headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
-    return Response(206, headers, ContentBody(content, parts, tail))
+    return Response(206, headers, _body(content, parts, tail))
+
+
+def _body(content: Content | bytes, parts: tuple[tuple[bytes, ByteRange], ...], tail: bytes = b"") -> ContentBody | bytes:
+    if not isinstance(content, bytes):
+        return ContentBody(content, parts, tail)
+    return b"".join([*(text + content[part.start : part.start + part.length] for text, part in parts), tail])

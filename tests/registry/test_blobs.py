@@ -211,3 +211,47 @@ class MountInMemoryTest(MountSuite, OnMemory):
 
 class MountInFilesTest(MountSuite, OnFilesystem):
     pass
+
+
+class FetchSuite(RegistrySuite):
+    async def test_small_and_large(self) -> None:
+        """Small ones as bytes, large ones as files; of the same content either way."""
+        for size in (0, 1, 16 * 1024, 16 * 1024 + 1):
+            content = b"x" * size
+            digest = await self.push("a", content)
+            for _ in range(2):
+                blob, found = await self.registry.blobs.fetch(name("a"), digest)
+                self.assertEqual((blob.digest, blob.size), (digest, size))
+                if size <= 16 * 1024:
+                    self.assertEqual(found, content)
+                else:
+                    assert not isinstance(found, bytes)
+                    self.assertEqual(await found.read(0, size), content)
+                    found.close()
+
+    async def test_a_file_that_changes(self) -> None:
+        """What is in memory is what is on the disk: damage is not hidden, and mending it counts at once."""
+        digest = await self.push("a", b"content")
+        path = layout.blob_data(digest)
+        for content in (b"content", b"damaged", b"content"):
+            await self.driver.write((path, content))
+            for _ in range(2):
+                self.assertEqual((await self.registry.blobs.fetch(name("a"), digest))[1], content)
+        await self.driver.delete(path)
+        with self.assertRaises(BlobUnknown):
+            await self.registry.blobs.fetch(name("a"), digest)
+
+    async def test_taken_out_of_a_repository(self) -> None:
+        digest = await self.push("a", b"content")
+        await self.registry.blobs.fetch(name("a"), digest)
+        await self.registry.blobs.delete(name("a"), digest)
+        with self.assertRaises(BlobUnknown):
+            await self.registry.blobs.fetch(name("a"), digest)
+
+
+class FetchInMemoryTest(FetchSuite, OnMemory):
+    """In memory, where a file always has a version."""
+
+
+class FetchInFilesTest(FetchSuite, OnFilesystem):
+    """In files, which have none at first."""
