@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Final
@@ -52,12 +53,16 @@ def combined(request: Request, when: float) -> str:
 
     :param when: seconds since the epoch.
     """
-    now = time.gmtime(when)
-    stamp = f"{now.tm_mday:02d}/{_MONTHS[now.tm_mon - 1]}/{now.tm_year}:{now.tm_hour:02d}:{now.tm_min:02d}:{now.tm_sec:02d} +0000"
     return (
-        f'{_peer(request)} - - [{stamp}] "{_field(request.method)} {_field(request.uri)} {_field(request.clientproto)}" '
+        f'{_peer(request)} - - [{_stamp(int(when))}] "{_field(request.method)} {_field(request.uri)} {_field(request.clientproto)}" '
         f'{request.code} {request.sentLength} "{_header(request, b"referer")}" "{_header(request, b"user-agent")}"'
     )
+
+
+@functools.lru_cache(maxsize=2)
+def _stamp(when: int) -> str:
+    now = time.gmtime(when)
+    return f"{now.tm_mday:02d}/{_MONTHS[now.tm_mon - 1]}/{now.tm_year}:{now.tm_hour:02d}:{now.tm_min:02d}:{now.tm_sec:02d} +0000"
 
 
 def _peer(request: Request) -> str:
@@ -72,4 +77,6 @@ def _header(request: Request, name: bytes) -> str:
 
 
 def _field(raw: bytes) -> str:
-    return raw.decode("utf-8", "backslashreplace").translate(_ESCAPES)
+    text = raw.decode("utf-8", "backslashreplace")
+    # What has to be escaped is not printable, but for these two.
+    return text if text.isprintable() and '"' not in text and "\\" not in text else text.translate(_ESCAPES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,6 +20,12 @@ class Accept:
 
     anything: bool
     types: frozenset[str] = frozenset()
+
+    @classmethod
+    @functools.lru_cache(maxsize=256)
+    def of(cls, *headers: str) -> Accept:
+        """As :meth:`parse`. Clients of one kind all say the same, at length."""
+        return cls.parse(headers)
 
     @classmethod
     def parse(cls, headers: Iterable[str]) -> Accept:

@@ -37,7 +37,7 @@ class ManifestHandlers:
         """
         wanted = _existing(reference)
         stored = await self._manifests.get(name, wanted)
-        accept = Accept.parse(request.header_values("accept"))
+        accept = Accept.of(*request.header_values("accept"))
         if not accept.allows(stored.media_type):
             stored = await self._alternative(name, wanted, stored, accept)
         headers = {"Docker-Content-Digest": stored.digest, "ETag": f'"{stored.digest}"'}

@@ -402,6 +402,12 @@ class StreamingSite(Site):
         self.on_close: Callable[[], None] = lambda: None
         self._drained: Deferred[None] | None = None
 
+    def startFactory(self) -> None:  # noqa: N802 - Twisted's name
+        """Somebody listens. Stock opens a log and notes the time every second for it, also when nobody asks for anything."""
+
+    def stopFactory(self) -> None:  # noqa: N802 - Twisted's name
+        """Nobody listens any more."""
+
     def drain(self) -> Deferred[None]:
         """Let every connection finish the request that it has, and take no other; fires when none is left."""
         self._drained = Deferred()

@@ -45,6 +45,11 @@ class CombinedTests(SynchronousTestCase):
         self.assertEqual(line(Logged()), '192.0.2.7 - - [23/Nov/2026:10:00:00 +0000] "GET /v2/ HTTP/1.1" 200 2 "-" "-"')
         self.assertTrue(line(Logged(referer=b"there", user_agent=b"docker/28")).endswith(' "there" "docker/28"'))
 
+    def test_the_time_moves(self) -> None:
+        logged = cast("Request", Logged())
+        for when, text in ((WHEN, "10:00:00"), (WHEN + 0.1, "10:00:01"), (WHEN + 3600, "11:00:00"), (WHEN, "10:00:00")):
+            self.assertIn(f"[23/Nov/2026:{text} +0000]", combined(logged, when))
+
     def test_peers(self) -> None:
         for peer, text in (
             (IPv4Address("TCP", "127.0.0.1", 1), "127.0.0.1"),

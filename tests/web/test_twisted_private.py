@@ -341,6 +341,19 @@ class SiteTests(SynchronousTestCase):
         self.assertEqual(site.acceptableProtocols(), [b"http/1.1"])
         self.assertEqual(channel.timeOut, site.timeOut)
 
+    def test_nothing_ticks_while_it_listens(self) -> None:
+        """Stock's ``startFactory`` notes the time each second, for a log that regd does not use."""
+        for make, calls in (
+            (lambda clock: server.Site(Page(), reactor=clock), 1),
+            (lambda clock: StreamingSite(Page(), lambda request: None, clock), 0),
+        ):
+            clock = Clock()
+            site = make(clock)
+            site.doStart()
+            self.assertEqual(len(clock.getDelayedCalls()), calls)
+            site.doStop()
+            self.assertEqual(clock.getDelayedCalls(), [])
+
     def test_finish_logs_by_the_factory(self) -> None:
         self.assertIn("self.channel.factory.log(self)", inspect.getsource(http.Request.finish))
 
