@@ -128,7 +128,7 @@ class FilesystemDriver:
 
     async def stat(self, path: Path) -> Stat:
         """See :class:`~regd.storage.driver.Driver`."""
-        full = self._full(path)
+        full = f"{self.root}/{path}"
         with Translated("look at", full, self._sign):
             found = os.stat(full)
         if not stat_module.S_ISREG(found.st_mode):

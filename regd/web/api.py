@@ -29,6 +29,10 @@ from regd.web.uploads import UploadHandlers
 __all__ = ["Api"]
 
 
+#: Few repositories are asked for most of the time.
+_parse_name = functools.lru_cache(maxsize=2048)(RepositoryName.parse)
+
+
 class _NameConverter(BaseConverter):
     """A repository's name, which spans segments."""
 
@@ -39,7 +43,7 @@ class _NameConverter(BaseConverter):
         """
         :raises NameInvalid: which becomes the answer.
         """
-        return RepositoryName.parse(value)
+        return _parse_name(value)
 
 
 class _DigestConverter(BaseConverter):

@@ -54,20 +54,26 @@ class CommonFields:
         """
         first = "" if length is None else f"Content-Length: {length}\r\n"
         lines = 0 if length is None else 1
-        parts = []
+        written = ""
         names = []
         for name, value in own.items():
             names.append(canonical := _canonical(name))
-            for text in (value,) if isinstance(value, str) else value:
-                parts.append(f"{canonical}: {text}\r\n")
+            if isinstance(value, str):
+                written += f"{canonical}: {value}\r\n"
                 lines += 1
-        parts.append(first)
-        fields = "".join(parts).encode("utf-8")
+                continue
+            for text in value:
+                written += f"{canonical}: {text}\r\n"
+                lines += 1
+        fields = f"{written}{first}".encode()
         if fields.count(b"\n") != lines or fields.count(b"\r") != lines:
             # A value that would be read as two fields.
             fields = _encoded((name, _values(value)) for name, value in own.items()) + first.encode("ascii")
-        said = _encoded((name, values) for name, values in earlier if name not in self._fields)
-        return b"%s%s%s%s\r\n" % (_status_line(version, status), said, self._common(names), fields)
+        begin = _status_line(version, status)
+        for name_said, values in earlier:
+            if name_said not in self._fields:
+                begin += _encoded([(name_said, values)])
+        return b"%s%s%s\r\n" % (begin, self._common(names), fields)
 
     def _common(self, names: Iterable[str]) -> bytes:
         now = int(self._clock())

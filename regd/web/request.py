@@ -182,7 +182,8 @@ class StreamingRequest(PreparedRequest):
 
     def header_values(self, name: str) -> list[str]:
         """All values of a header field, in order; what is not UTF-8 in them is replaced, and so matches no grammar."""
-        return [value.decode("utf-8", "replace") for value in self.requestHeaders.getRawHeaders(name.encode("ascii"), ())]
+        values = self.requestHeaders.getRawHeaders(name.encode("ascii"))
+        return [value.decode("utf-8", "replace") for value in values] if values else []
 
     def getHeader(self, key: AnyStr) -> AnyStr | None:  # noqa: N802 - Twisted's name
         """The last value of a header field. ``twisted.web`` fails on one that is not UTF-8."""
