@@ -27,6 +27,7 @@ __all__ = [
     "Place",
     "Start",
     "find",
+    "prepare_fixed",
     "regd_with",
     "version_in",
     "versions",
@@ -109,6 +110,14 @@ _STATIC: Final = """\
     server {{
         listen 127.0.0.1:{port};
         root {data};
+    }}
+"""
+
+#: One that answers from memory, and so shows what a request costs at least.
+_FIXED: Final = """\
+    server {{
+        listen 127.0.0.1:{port};
+        return 200 "{{}}";
     }}
 """
 
@@ -226,6 +235,11 @@ def _start_nginx_registry(place: Place) -> list[Start]:
 def _start_static(place: Place) -> list[Start]:
     # It has no /v2/, and says so as soon as it serves.
     return [_nginx(place, "nginx", _STATIC.format(port=place.port, data=place.data), frozenset({404}))]
+
+
+def prepare_fixed(place: Place) -> list[Start]:
+    """An nginx that answers everything with ``{}``; no candidate, but what the machine can do."""
+    return [_nginx(place, "nginx-fixed", _FIXED.format(port=place.port), frozenset({200}))]
 
 
 REGD: Final = Candidate("regd", (), _start_regd)
