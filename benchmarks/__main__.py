@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -10,10 +11,11 @@ from pathlib import Path
 
 from benchmarks.candidates import CANDIDATES, REGD, regd_with, versions
 from benchmarks.data import Settings
-from benchmarks.report import file_system, machine, machine_text, table
-from benchmarks.results import Result, json_text
+from benchmarks.report import file_system, machine
+from benchmarks.results import Result
 from benchmarks.rows import ROWS
 from benchmarks.run import Medium, Run, progress
+from benchmarks.show import tell
 
 _ROOT = Path(__file__).resolve().parent.parent
 _MEDIA = ("tmpfs", "disk")
@@ -38,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks",
         description=_DESCRIPTION,
         epilog=f"rows:\n{rows}\n\nOther programs: python -m benchmarks.floor (what the machine can do at most), benchmarks.streaming (the "
-        "memory of\nmany streams at once), benchmarks.plot (the plot of a JSON file)",
+        "memory of\nmany streams at once), benchmarks.show (the table and the plot of JSON files)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--row", action="append", choices=list(ROWS), metavar="NAME", help="measure this row; again for more (all of them)")
@@ -109,22 +111,6 @@ def _measure(options: argparse.Namespace, results: list[Result]) -> list[str]:
     return failures
 
 
-def _tell(options: argparse.Namespace, header: Mapping[str, Mapping[str, object]], results: Sequence[Result]) -> None:
-    print(machine_text(header))
-    print(table(results))
-    for reason in sorted({f"{peer}: {reason}" for result in results for peer, reason in result.skipped.items()}):
-        print(f"skipped {reason}")
-    if options.json is not None:
-        options.json.write_text(json_text(header, results) + "\n", encoding="utf-8")
-    if options.plot is not None:
-        try:
-            from benchmarks.plot import draw  # noqa: PLC0415 - nothing else needs what it needs
-        except ImportError as error:
-            print(f"no plot: {error}; it comes with pip install '.[benchmark]'", file=sys.stderr)
-        else:
-            draw(json_text(header, results), options.plot)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """
     :param arguments: the command line, or ``None`` for that of the process.
@@ -146,12 +132,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         },
     }
     results: list[Result] = []
+    # Servers are stopped whichever way the run is ended.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         failures = _measure(options, results)
     except KeyboardInterrupt:
         failures = ["ended before all rows were measured"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
     progress("")
-    _tell(options, header, [result for result in results if result.rounds])
+    tell(header, [result for result in results if result.rounds], options.json, options.plot)
     for failure in failures:
         print(f"the benchmark failed: {failure}", file=sys.stderr)
     return 1 if failures else 0

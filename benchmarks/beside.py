@@ -16,8 +16,11 @@ from benchmarks.wire import HOST, Connection, UnexpectedReply
 
 __all__ = ["Beside", "Seen"]
 
-#: Seconds between two samples of the memory, and between two requests of the client that waits for answers.
+#: Seconds between two requests of the client that waits for answers.
 _OFTEN: Final = 0.02
+
+#: Seconds between two samples of the memory: each looks at every process of the machine, which takes milliseconds.
+_SAMPLING: Final = 0.2
 
 #: How long the clients may take to come to their end, in seconds.
 _ENDING: Final = 30
@@ -31,7 +34,7 @@ class Seen:
     What was seen since the last look.
 
     :ivar latencies: of ``GET /v2/``, in seconds.
-    :ivar resident: the most memory that the server held in any sample, in bytes.
+    :ivar resident: the most memory that the largest process of the server held in any sample, in bytes.
     :ivar sent: bytes that the slow sender has sent, since it began.
     :ivar read: bytes that the slow reader has read, since it began.
     :ivar failure: what went wrong, or nothing.
@@ -167,5 +170,5 @@ class _Clients:
                 self._latencies.append(time.monotonic() - begun)
 
     def _watch_memory(self) -> None:
-        while not self._stop.wait(_OFTEN):
+        while not self._stop.wait(_SAMPLING):
             self._resident = max(self._resident, self._server.usage().resident)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,6 +75,9 @@ class _Report(Generic[T]):
 
 
 def _run(client: Callable[[], T], barrier: Barrier, report: Connection[_Report[T], _Report[T]]) -> None:
+    # Who ends the run by a key ends the parent, and that ends this.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         barrier.wait(_READY)
         begun, cpu = time.monotonic(), time.process_time()
@@ -101,12 +105,18 @@ def together(clients: Sequence[Callable[[], T]]) -> Together[T]:
         sender.close()
         processes.append((process, receiver))
     reports: list[_Report[T]] = []
-    for process, receiver in processes:
-        try:
-            reports.append(receiver.recv())
-        except EOFError:
-            reports.append(_Report(failure="the client ended without a word"))
-        process.join()
+    try:
+        for process, receiver in processes:
+            try:
+                reports.append(receiver.recv())
+            except EOFError:
+                reports.append(_Report(failure="the client ended without a word"))
+            process.join()
+    finally:
+        for process, receiver in processes:
+            receiver.close()
+            if process.is_alive():
+                process.terminate()
     if any(report.failure for report in reports):
         # Where one fails, the others may do no more than say that it did.
         raise UnexpectedReply(max((report.failure for report in reports), key=len))

@@ -54,8 +54,8 @@ class Bench:
 
     @property
     def seconds(self) -> float:
-        """How long small requests are repeated."""
-        return _REPEAT * self.settings.scale
+        """How long small requests are repeated: not so short that a server has no time to answer the first."""
+        return max(0.2, _REPEAT * self.settings.scale)
 
     def blob(self, digest: str) -> str:
         """The path of a blob's URL."""
@@ -194,7 +194,7 @@ _PROBES: Final = 8
 
 
 def latency_under_streams(bench: Bench) -> Work:
-    """Ask for /v2/ while others push and pull; the amount is of requests, the value the latency of 99 of 100."""
+    """Ask for /v2/ while others push and pull; the amount is in bytes moved, the value the latency of 99 of 100 answers."""
     payload = Payload(bench.settings.size(_PUSHED))
     try:
         with Connection(bench.port) as connection:
@@ -213,8 +213,12 @@ def latency_under_streams(bench: Bench) -> Work:
     pushed, pulled = (sum(part[0] for part in done.results[:_STREAMS]), sum(part[0] for part in done.results[_STREAMS:-1]))
     latencies = done.results[-1]
     slow = _p99(latencies)
-    details = {"pushed_bytes_per_second": pushed / done.seconds, "pulled_bytes_per_second": pulled / done.seconds}
-    return Work(len(latencies), done.seconds, done.cpu, median(latencies), slow, value=slow, details=details)
+    details = {
+        "requests": len(latencies),
+        "pushed_bytes_per_second": pushed / done.seconds,
+        "pulled_bytes_per_second": pulled / done.seconds,
+    }
+    return Work(pushed + pulled, done.seconds, done.cpu, median(latencies), slow, value=slow, details=details)
 
 
 def _push_for(port: int, payload: Payload, number: int, seconds: float) -> list[float]:

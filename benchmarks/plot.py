@@ -1,10 +1,8 @@
-"""``python -m benchmarks.plot FILE.json FILE.svg``: the ratios of a run as a picture, with the goals in it."""
+"""The ratios of a run as a picture, with the goals in it. The only module that needs matplotlib."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,24 +131,3 @@ def _legend(lines: Sequence[Line]) -> list[Line2D]:
         label = "to the limit" if peer == _LIMIT else f"to {peer}"
         handles.append(Line2D([], [], color=color, marker=shape, linestyle="none", label=label))
     return [*handles, Line2D([], [], color=_GOAL, marker="|", markersize=12, markeredgewidth=2.5, linestyle="none", label="goal")]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """
-    :param arguments: the command line, or ``None`` for that of the process.
-    :return: the exit status: 0, or 1 when the file cannot be read.
-    """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description="Draw what python -m benchmarks --json has written.")
-    parser.add_argument("source", type=Path, metavar="FILE.json")
-    parser.add_argument("target", type=Path, metavar="FILE.svg")
-    options = parser.parse_args(arguments)
-    try:
-        draw(options.source.read_text(encoding="utf-8"), options.target)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        print(f"{options.source} cannot be drawn: {error!r}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,11 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
+from typing import Any, Final
 
-__all__ = ["OURS", "Goal", "Result", "Spread", "Turn", "Unit", "document_of", "json_text"]
+__all__ = ["OURS", "Goal", "Result", "Spread", "Turn", "Unit", "document_of", "json_text", "result_of"]
 
 #: Whom all others are compared with.
-OURS = "regd"
+OURS: Final = "regd"
+
+_LEAST: Final = 1e-9
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,9 @@ class Result:
     def ratios(self, peer: str) -> Spread:
         """How many times as good as its peer regd was, within each round."""
         pairs = [(turns[OURS].value, turns[peer].value) for turns in self.rounds]
-        return Spread.of([(theirs / ours if self.unit.lower else ours / theirs) if ours and theirs else 1.0 for ours, theirs in pairs])
+        # Nothing at all is so little that it cannot be a divisor.
+        pairs = [(max(ours, _LEAST), max(theirs, _LEAST)) for ours, theirs in pairs]
+        return Spread.of([theirs / ours if self.unit.lower else ours / theirs for ours, theirs in pairs])
 
     def value(self, candidate: str) -> Spread:
         """The figures themselves."""
@@ -187,6 +192,7 @@ def document_of(result: Result) -> dict[str, object]:
         "title": result.title,
         "medium": result.medium,
         "unit": asdict(result.unit),
+        "goals": [asdict(goal) for goal in result.goals],
         "goal": own.value if own else None,
         "met": result.met(own) if own and result.rounds else None,
         "comparisons": [_comparison(result, peer) for peer in result.peers],
@@ -203,6 +209,23 @@ def document_of(result: Result) -> dict[str, object]:
         "rounds": [{name: asdict(turn) for name, turn in turns.items()} for turns in result.rounds],
         "skipped": dict(result.skipped),
     }
+
+
+def result_of(document: Mapping[str, Any]) -> Result:
+    """
+    The row that :func:`document_of` made a document of.
+
+    :raises KeyError: or :class:`TypeError`, when it did not.
+    """
+    return Result(
+        row=document["row"],
+        title=document["title"],
+        medium=document["medium"],
+        unit=Unit(**document["unit"]),
+        goals=[Goal(**goal) for goal in document["goals"]],
+        rounds=[{name: Turn(**turn) for name, turn in turns.items()} for turns in document["rounds"]],
+        skipped=document["skipped"],
+    )
 
 
 def json_text(header: Mapping[str, object], results: Sequence[Result]) -> str:

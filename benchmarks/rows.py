@@ -19,10 +19,11 @@ BYTES: Final = Unit("MB/s", 1e-6, "s/GB", 1e9)
 REQUESTS: Final = Unit("requests/s", 1.0, "ms/request", 1e3)
 IMAGES: Final = Unit("images/s", 1.0, "ms/image", 1e3)
 PAGE: Final = Unit("ms", 1e3, "ms/request", 1e3, digits=2, lower=True)
-LATENCY: Final = Unit("ms", 1e3, "ms/request", 1e3, digits=1, lower=True)
-IDLE: Final = Unit("s/minute", 1.0, "s/s", 1.0, digits=3, lower=True)
+LATENCY: Final = Unit("ms", 1e3, "s/GB", 1e9, digits=1, lower=True)
+IDLE: Final = Unit("s/minute", 1.0, "s/minute", 60.0, digits=3, lower=True)
 MEMORY: Final = Unit("MiB", 2.0**-20, "s/load", 1.0, digits=0, lower=True)
 
+_ONE: Final = (REGISTRY.name,)
 _BOTH: Final = (REGISTRY.name, NGINX_REGISTRY.name)
 _MEDIA: Final = ("tmpfs", "disk")
 _COUNTS: Final = (1000, 10_000, 100_000)
@@ -75,7 +76,7 @@ def _page(name: str, noun: str, count: int, data: Callable[[int], Data], load: L
         name if full else f"{name}-{count // 1000}k",
         f"a page of 100 out of {count:,} {noun}",
         PAGE,
-        (REGISTRY.name,) if full else (),
+        _ONE if full else (),
         data(count),
         load,
         _A_PAGE,
@@ -103,7 +104,7 @@ ROWS: Final = {
         *(_page("catalog-page", "repositories", count, repositories, loads.catalog_page) for count in _COUNTS),
         Row("latency-p99", "GET /v2/ beside 8 uploads and 8 downloads", LATENCY, _BOTH, EMPTY, loads.latency_under_streams, _SOON),
         # An idle daemon knows no medium, and a minute is a minute.
-        Row("idle", "CPU of an idle server", IDLE, _BOTH, EMPTY, loads.idle, _AT_REST, media=("tmpfs",), pairs=1),
-        Row("memory", "the largest process after all loads in one life", MEMORY, _BOTH, EMPTY, loads.everything, _SMALL, pairs=1),
+        Row("idle", "CPU of an idle server", IDLE, (), EMPTY, loads.idle, _AT_REST, media=("tmpfs",), pairs=1),
+        Row("memory", "the largest process after all loads in one life", MEMORY, _ONE, EMPTY, loads.everything, _SMALL, pairs=1),
     )
 }

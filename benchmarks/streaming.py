@@ -2,8 +2,8 @@
 ``python -m benchmarks.streaming``: what many streams at once cost regd in memory, and what slow clients cost everybody else.
 
 Eight clients push a blob of 1 GiB each, at once; then eight clients pull one of them, at once. All the while one client sends a byte a
-second, one reads a KiB a second, and one asks for ``/v2/`` up to fifty times a second and notes how long the answer took. The process may
-not grow by more than 64 MiB over what it held when it had just started.
+second, one reads a KiB a second, and one asks for ``/v2/`` up to fifty times a second and notes how long the answer took. The largest
+process of the server may not grow by more than 64 MiB over what the largest held when they had just started.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["Phase", "measure"]
 _MIB: Final = 1024 * 1024
 _REPOSITORY: Final = "bench/streams"
 
-#: What the process may grow by, in bytes.
+#: What the largest process may grow by, in bytes.
 LIMIT: Final = 64 * _MIB
 
 #: What the slow reader reads: more than the sockets between it and the registry can hold, in bytes.
@@ -48,7 +48,7 @@ class Phase:
     :ivar title: what it was.
     :ivar work: bytes moved, and the time it took.
     :ivar seen: what the clients beside it saw.
-    :ivar peak: the most memory that the process had ever held by its end, in bytes: ``VmHWM``.
+    :ivar peak: the most memory that a process had ever held by its end, in bytes: ``VmHWM``.
     """
 
     title: str

@@ -1,6 +1,7 @@
 """The benchmarks: that they run against all servers, and that their table says what was measured. No speed is asserted here."""
 
 import contextlib
+import dataclasses
 import http.server
 import io
 import json
@@ -14,6 +15,7 @@ import time
 import xml.etree.ElementTree as ET
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,12 +25,15 @@ from benchmarks.__main__ import main
 from benchmarks.asking import ask_many, parse_wrk, request_head
 from benchmarks.candidates import CANDIDATES, Candidate, Place, version_in
 from benchmarks.data import Data, Held, Settings
+from benchmarks.floor import measure as measure_floor
 from benchmarks.payload import CHUNK, Payload
 from benchmarks.processes import end_session, members, usage_of
 from benchmarks.report import file_system, table
 from benchmarks.results import Goal, Result, Spread, Turn, Unit, document_of, json_text
 from benchmarks.rows import ROWS
 from benchmarks.run import Medium, Run
+from benchmarks.show import joined
+from benchmarks.show import main as show
 from benchmarks.wire import UnexpectedReply
 from tests.e2e.process import need, wait_until
 from tests.e2e.rawhttp import digest_of
@@ -85,6 +90,49 @@ class ResultTest(SynchronousTestCase):
 
     def test_json_of_a_row_that_was_not_measured(self) -> None:
         self.assertEqual(document_of(Result("row", "", "disk", REQUESTS, (Goal(1),), [], {"nginx": "why"}))["met"], None)
+
+
+class JoinedTest(SynchronousTestCase):
+    def document(self, *rows: Result, processor: str = "a processor") -> dict[str, Any]:
+        """
+        :param rows: what was measured.
+        :param processor: of the machine.
+        :return: a run as JSON has it.
+        """
+        header = {"machine": {"processor": processor}, "versions": {}, "file_systems": {"disk": "ext4"}, "settings": {}}
+        found: dict[str, Any] = json.loads(json_text(header, rows))
+        return found
+
+    def test_a_row_comes_back_as_it_was(self) -> None:
+        row = result(LATENCY, (0.01, 0.05), goals=(Goal(0.02), Goal(6, "docker-registry")))
+        _, (again,) = joined([self.document(row)])
+        self.assertEqual(table([again]), table([row]))
+        self.assertEqual(document_of(again), document_of(row))
+
+    def test_the_later_run_of_a_row_counts(self) -> None:
+        other = dataclasses.replace(result(REQUESTS, (1, 1)), row="other")
+        _, rows = joined([self.document(result(REQUESTS, (1, 1)), other), self.document(result(REQUESTS, (2, 1)))])
+        self.assertEqual([(row.row, row.ratios("docker-registry").median) for row in rows], [("row", 2), ("other", 1)])
+
+    def test_runs_of_different_machines_say_nothing_of_each_other(self) -> None:
+        with self.assertRaises(ValueError):
+            joined([self.document(), self.document(processor="another")])
+
+    def test_the_command(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="regd-") as directory:
+            first, second = Path(directory, "first.json"), Path(directory, "second.json")
+            document = self.document(result(REQUESTS, (100, 10)))
+            document["machine"] |= {"cores": 2, "memory_mib": 3, "load_average": 0}
+            first.write_text(json.dumps(document), encoding="utf-8")
+            output = io.StringIO()
+            with redirect_stdout(output):
+                self.assertEqual(show([str(first), "--json", str(second)]), 0)
+            self.assertIn("docker-registry", output.getvalue())
+            self.assertEqual(json.loads(second.read_text(encoding="utf-8")), document)
+            first.write_text("[{}]", encoding="utf-8")
+            with redirect_stderr(io.StringIO()) as errors:
+                self.assertEqual(show([str(first)]), 1)
+            self.assertIn("first.json", errors.getvalue())
 
 
 class TableTest(SynchronousTestCase):
@@ -265,6 +313,19 @@ subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print("ready", flush=True)
 time.sleep(60)
 """
+
+
+class FloorTest(SynchronousTestCase):
+    def test_it_measures_all_it_speaks_of(self) -> None:
+        need("nginx")
+        with tempfile.TemporaryDirectory(prefix="regd-") as directory:
+            floors = {floor.name: floor for floor in measure_floor(Path(directory), Path(directory), 0.001, runs=1)}
+            self.assertEqual(os.listdir(directory), ["nginx-fixed", "none"])
+        some = {"loopback-drop", "sha256-all", "push-tmpfs", "push-2-disk", "flush-disk", "commit-1-disk", "commit-4-disk", "nginx-fixed"}
+        self.assertLessEqual(some, set(floors))
+        for floor in floors.values():
+            self.assertGreater(floor.value, 0, floor)
+            self.assertIn(floor.unit, floor.line())
 
 
 class ProcessesTest(SynchronousTestCase):
