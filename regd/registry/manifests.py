@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +11,8 @@ from regd.errors import DigestInvalid, ManifestInvalid, ManifestTooLarge, Manife
 from regd.manifest import Manifest, media_type_of, parse
 from regd.names import ALGORITHMS, CANONICAL, Digest, Reference, RepositoryName, Tag
 from regd.registry.blobs import Blobs
-from regd.registry.pace import Breathe, paced
+from regd.registry.pace import Breathe, Pace
+from regd.registry.pages import names_after
 from regd.registry.rules import ManifestRules, check
 from regd.storage import layout
 from regd.storage.damage import Damage
@@ -23,8 +24,14 @@ __all__ = ["LIMIT", "Manifests", "StoredManifest"]
 #: The largest manifest that is taken, in bytes (specification 1.1, "Pushing Manifests": at least 4 MiB).
 LIMIT: Final = 4 * 1024 * 1024
 
-#: How many bytes of manifests are kept in memory.
+#: How many tags are asked for at once when all of them are looked at.
+_TAGS_AT_ONCE: Final = 1000
+
+#: How much memory manifests that are kept may take, in bytes.
 _CACHE_BUDGET: Final = 8 * 1024 * 1024
+
+#: What a manifest takes besides its content: it may be a signature of 600 bytes, and there may be thousands of them.
+_CACHE_OVERHEAD: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +147,7 @@ class Manifests:
         if target is None:
             raise _unknown(digest)
         # Tags first: should this be cut short, no tag points to nothing, and the client can ask again.
-        async for tag in paced(await self._tag_names(name), self._breathe):
+        async for tag in self._tags(name):
             if await self._links.read(layout.tag_link(name, tag)) == target:
                 await self._drop_tag(name, tag)
         subject = await self._subject(target)
@@ -200,11 +207,13 @@ class Manifests:
         manifest = await self.read(digest)
         return None if manifest is None or manifest.subject is None else manifest.subject.digest
 
-    async def _tag_names(self, name: RepositoryName) -> list[Tag]:
+    async def _tags(self, name: RepositoryName) -> AsyncIterator[Tag]:
+        """What may be a tag."""
         try:
-            return [Tag(tag) for tag in await self._driver.names(layout.tags(name))]
+            async for entry in names_after(self._driver, layout.tags(name), "", _TAGS_AT_ONCE, Pace(self._breathe)):
+                yield Tag(entry)
         except Missing:
-            return []
+            return
 
     async def _drop_tag(self, name: RepositoryName, tag: Tag) -> bool:
         # A tag's directory without a current link is a leftover, not a tag.
@@ -241,7 +250,7 @@ class _Cache:
         if stored.digest in self._kept:
             return
         self._kept[stored.digest] = stored
-        self._size += len(stored.content)
+        self._size += len(stored.content) + _CACHE_OVERHEAD
         while self._size > self._budget:
             _, dropped = self._kept.popitem(last=False)
-            self._size -= len(dropped.content)
+            self._size -= len(dropped.content) + _CACHE_OVERHEAD

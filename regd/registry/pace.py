@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Final
 
-__all__ = ["TURN", "Breathe", "Pace", "paced"]
-
-T = TypeVar("T")
+__all__ = ["TURN", "Breathe", "Pace"]
 
 #: Gives the event loop a turn.
 Breathe = Callable[[], Awaitable[object]]
@@ -36,11 +34,3 @@ class Pace:
         if monotonic() - self._begun >= TURN:
             await self._breathe()
             self._begun = monotonic()
-
-
-async def paced(items: Iterable[T], breathe: Breathe) -> AsyncIterator[T]:
-    """``items``, with turns for the event loop between them."""
-    pace = Pace(breathe)
-    for item in items:
-        yield item
-        await pace.step()

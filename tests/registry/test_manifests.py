@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from regd.errors import DigestInvalid, ManifestBlobUnknown, ManifestInvalid, ManifestTooLarge, ManifestUnknown
 from regd.manifest import DOCKER_IMAGE, DOCKER_LIST, FOREIGN_LAYERS, OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX, Platform
 from regd.names import Digest, Tag
-from regd.registry.manifests import LIMIT, StoredManifest, _Cache
+from regd.registry.manifests import _CACHE_OVERHEAD, LIMIT, StoredManifest, _Cache
 from regd.storage import layout
 from regd.storage.layout import Path
 from regd.storage.links import Links
@@ -444,7 +444,7 @@ class CacheTest(SynchronousTestCase):
         return [manifest.digest in cache._kept for manifest in manifests]
 
     def test_the_least_recently_used_goes_first(self) -> None:
-        cache = _Cache(10)
+        cache = _Cache(10 + 2 * _CACHE_OVERHEAD)
         a, b, c = (self.stored(4, seed) for seed in range(3))
         cache.put(a)
         cache.put(b)
@@ -455,7 +455,7 @@ class CacheTest(SynchronousTestCase):
         self.assertIsNone(cache.get(b.digest))
 
     def test_one_beyond_all_bounds_leaves_an_empty_cache(self) -> None:
-        cache = _Cache(10)
+        cache = _Cache(10 + _CACHE_OVERHEAD)
         a, b = self.stored(4, 0), self.stored(11, 1)
         cache.put(a)
         cache.put(b)

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from regd.registry import pace
-from regd.registry.pace import TURN, Pace, paced
+from regd.registry.pace import TURN, Pace
 from regd.registry.pages import names_after
 from regd.storage.driver import Missing
 from regd.storage.layout import Path
@@ -69,9 +69,11 @@ class PaceTest(SynchronousTestCase):
             clock.advance(1)
 
         async def run() -> None:
-            async for item in paced(range(10), breathe):
+            steps = Pace(breathe)
+            for item in range(10):
                 seen.append(item)
                 clock.advance(TURN * 0.4)
+                await steps.step()
 
         self.successResultOf(Deferred.fromCoroutine(run()))
         self.assertEqual(seen, list(range(10)))

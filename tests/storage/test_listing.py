@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from twisted.internet.defer import Deferred, execute
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -304,6 +305,29 @@ class SmallTest(ListingCase):
             listings = self.listings()
             self.assertRaises(FileNotFoundError, done, listings.names("/nowhere/at/all"))
             self.assertRaises(NotADirectoryError, done, listings.names(str(self.directory / "file")))
+
+
+class RestsTest(ListingCase):
+    def test_a_thread_that_reads_sleeps_as_long_as_it_works(self) -> None:
+        clock = Clock()
+        slept: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            clock.advance(seconds)
+
+        self.patch(time, "perf_counter", clock.seconds)
+        self.patch(time, "sleep", sleep)
+
+        def name(entry: os.DirEntry[bytes]) -> bytes:
+            clock.advance(0.0002)
+            return entry.name
+
+        self.patch(listing, "_name", name)
+        self.make(*(f"{number:02}" for number in range(18)))
+        self.assertEqual(len(self.listed(self.listings())), 18)
+        # Four names at a time, and two at the end; merging them takes no time here.
+        self.assertEqual([round(seconds, 4) for seconds in slept], [0.0008] * 4)
 
 
 class MeanwhileTest(ListingCase):

@@ -5,13 +5,34 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import struct
 import subprocess
 import tempfile
 from pathlib import Path
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from regd.storage import watch
 from regd.storage.watch import Change, Watch
+
+#: The number of a watch, what happened, and to what.
+EVENTS = st.tuples(st.integers(-1, 2**31 - 1), st.integers(0, 2**32 - 1), st.binary(max_size=255))
+
+
+class EventsTest(SynchronousTestCase):
+    @given(st.lists(EVENTS, max_size=10), st.integers(0, 17))
+    def test_as_the_kernel_writes_them(self, events: list[tuple[int, int, bytes]], padding: int) -> None:
+        """inotify(7): a name is followed by one zero byte or more; where there is no name, there are none."""
+        queued = b""
+        expected = []
+        for number, what, raw in events:
+            name = raw.replace(b"\0", b"x")
+            field = name + bytes(padding + 1) if name else b""
+            queued += struct.pack("=iIII", number, what, 7, len(field)) + field
+            expected.append((number, what, name))
+        self.assertEqual(list(watch._events(queued)), expected)
 
 
 class WatchTest(SynchronousTestCase):
