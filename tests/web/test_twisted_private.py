@@ -366,6 +366,22 @@ class TransportTests(SynchronousTestCase):
         self.assertIs(tcp.Port.transport, tcp.Server)
         self.assertIs(unix.Port.transport, unix.Server)
 
+    def test_connections_without_a_port(self) -> None:
+        """``adopt`` makes a transport that no port has accepted, as ``_fromConnectedSocket`` does, and without a second descriptor."""
+        for kind in (tcp.Server, unix.Server):
+            self.assertEqual(
+                list(inspect.signature(kind).parameters), ["sock", "protocol", "client", "server", "sessionno", "reactor"]
+            )
+            self.assertIn("None", inspect.getsource(kind._fromConnectedSocket))
+        for name in ("if self.server is not None", "self.startReading()", "self.connected = 1"):
+            self.assertIn(name, inspect.getsource(tcp.Server.__init__))
+
+    def test_ports(self) -> None:
+        """What :mod:`regd.workers.listening` needs of a port: ``socket``, ``factory``, ``connected``; ``doRead`` it does itself."""
+        source = inspect.getsource(tcp.Port)
+        for name in ("self.socket = skt", "self.factory.buildProtocol(", "self.connected = True", "self.factory.doStop()", "def doRead("):
+            self.assertIn(name, source)
+
     def test_buffers(self) -> None:
         """``dataBuffer`` and ``_tempDataBuffer``: what has been written and not sent; a file goes after it."""
         descriptor: Any = FileDescriptor(Clock())  # type: ignore[arg-type]  # it is asked for no descriptors here

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import resource
+import signal
 import socket
 import tempfile
 from pathlib import Path
@@ -23,7 +24,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.logger import ILogObserver
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.python.log import ILogObserver as ILegacyObserver
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import IResource
@@ -32,6 +33,7 @@ from regd import __version__
 from regd.config import Loaded, load
 from regd.manifest import Platform
 from regd.service import Options, makeService
+from regd.service import options as options_module
 from regd.service.daemon import CannotStart, RegistryService, Streams
 from regd.service.options import _streams
 from regd.service.serving import Serving, make_driver, manifest_rules
@@ -180,6 +182,47 @@ class PartsTests(SynchronousTestCase):
         log.write("é\n")
         log.close()
         self.assertEqual(Path(path).read_text(encoding="utf-8"), "é\n")
+
+    def test_streams_of_several(self) -> None:
+        """Workers write themselves, or by us where only we can."""
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            options: Any = Options()
+            options.parent = {"nodaemon": True}
+            with patch("sys.stdout", out), patch("sys.stderr", err):
+                found = _streams(options, several=True)
+                assert found.log is not None
+                assert found.lock is not None
+                self.addCleanup(os.close, found.lock)
+                self.assertEqual(found.workers, {1: out.fileno(), 2: err.fileno()})
+                found.log.write("log\n")
+                found.access.write("access\n")
+                options.parent = {"syslog": True}
+                syslog = _streams(options, several=True)
+            self.assertEqual([(file.seek(0), file.read())[1] for file in (out, err)], ["access\n", "log\n"])
+            self.assertEqual((syslog.log, syslog.lock, syslog.workers[1]), (None, None, out.fileno()))
+        line: Any = syslog.workers[2]
+        events: list[Any] = []
+        observer: Any = events.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        line("from {a} worker\n")
+        self.assertEqual(formatEvent(events[-1]), "from {a} worker")
+        path = directory(self) / "log"
+        options.parent = {"logfile": str(path), "nodaemon": False}
+        found = _streams(options, several=True)
+        for fd in (1, 2):
+            write: Any = found.workers[fd]
+            write(f"{fd}\n")
+        self.assertEqual((path.read_text(encoding="utf-8"), found.lock), ("1\n2\n", None))
+
+    def test_how_many_workers(self) -> None:
+        for text, cores, count in (("", 2, 2), ("", 16, 4), ("", 1, 1), ("http: {workers: 7}\n", 1, 7), ("http: {workers: 1}\n", 8, 1)):
+            options: Any = Options()
+            options.parent = {"syslog": True}
+            options.loaded = loaded(self, MINIMAL + text)
+            with tempfile.TemporaryFile("w+") as out, patch("sys.stdout", out):
+                self.patch(options_module, "usable_cores", lambda cores=cores: cores)
+                self.assertEqual(makeService(options)._count, count)
 
     def test_make_service(self) -> None:
         options = Options()
@@ -399,6 +442,45 @@ class ListeningTests(TestCase):
     async def test_breathe(self) -> None:
         await Serving(loaded(self).config, io.StringIO(), reactor)._breathe()
         await deferLater(reactor, 0)
+
+    async def test_sighup(self) -> None:
+        """The configuration is read again; with a mistake in it nothing changes."""
+        made = self.start("addr: '127.0.0.1:0'", f"filesystem: {{rootdirectory: {self.root}}}")
+        path = Path(made._path)
+        text = path.read_text(encoding="utf-8")
+        port = host_of(made.ports[0]).port
+        handler: Any = signal.getsignal(signal.SIGHUP)
+        for new, level, said, answer in (
+            (text + "http2: {", "error", "the configuration is not changed: {problem}", b"200 OK"),
+            (text.replace("addr: '127.0.0.1:0'", "addr: '127.0.0.1:1', prefix: /x/"), "warn", "http.addr", b"404 Not Found"),
+            (text, "info", "was read again", b"200 OK"),
+        ):
+            path.write_text(new, encoding="utf-8")
+            with patch.object(made, "_log") as log:
+                handler(signal.SIGHUP, None)
+                await deferLater(reactor, 0.05)
+            self.assertIn(said, str(getattr(log, level).call_args_list))
+            self.assertIn(answer, await self.get(socket.AF_INET, ("127.0.0.1", port), "/v2/"))
+        await made.stopService()
+        self.assertIsNot(signal.getsignal(signal.SIGHUP), handler)
+        made._reread()
+
+    def test_sighup_and_a_storage_that_cannot_be_used(self) -> None:
+        made = self.start("addr: '127.0.0.1:0'", f"filesystem: {{rootdirectory: {self.root}}}")
+        with patch.object(made.serving, "configure", side_effect=StorageError("a read-only disk")), patch.object(made, "_log") as log:
+            made._reread()
+        log.error.assert_called_once()
+        log.info.assert_not_called()
+
+    def test_memory_is_served_by_one_process(self) -> None:
+        for workers, level in (("", "info"), (", workers: 3", "warn")):
+            loading = loaded(self, f"version: 0.1\nstorage: inmemory\nhttp: {{addr: '127.0.0.1:0'{workers}}}\n")
+            made = RegistryService(loading, Streams(self.stream, self.access), 3, reactor)
+            with patch.object(made, "_log") as log:
+                made.startService()
+            self.addCleanup(made.stopService)
+            self.assertIsNone(made.group)
+            self.assertIn("one process serves", str(getattr(log, level).call_args_list))
 
     def test_resources(self) -> None:
         self.assertTrue(IResource.providedBy(self.make("addr: '127.0.0.1:0'").serving.site.resource))
