@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ from benchmarks.rows import ROWS
 from benchmarks.run import Medium, Run
 from benchmarks.show import joined
 from benchmarks.show import main as show
-from benchmarks.wire import UnexpectedReply
+from benchmarks.wire import Connection, UnexpectedReply
 from tests.e2e.process import need, wait_until
 from tests.e2e.rawhttp import digest_of
 
@@ -313,6 +314,40 @@ subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print("ready", flush=True)
 time.sleep(60)
 """
+
+
+class ConnectionTest(SynchronousTestCase):
+    """Answers as servers send them; one more follows each, so that nothing may be left over or taken too much."""
+
+    def replies(self, *answers: bytes) -> list[bytes]:
+        """
+        :param answers: what a server sends, at once.
+        :return: the bodies that the client finds in it.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as listening, Connection(listening.getsockname()[1]) as connection:
+            client = connection.socket
+            with listening.accept()[0] as server:
+                server.sendall(b"".join(answers))
+                server.shutdown(socket.SHUT_WR)
+                self.assertGreater(client.fileno(), 0)
+                return [connection.reply("GET").body for _ in answers]
+
+    @given(st.lists(st.binary(min_size=1, max_size=50), max_size=5))
+    def test_chunks(self, chunks: list[bytes]) -> None:
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        coded = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+        answer = head + coded + b"0\r\n\r\n"
+        self.assertEqual(self.replies(answer, answer), [b"".join(chunks)] * 2)
+
+    @given(st.binary(max_size=50))
+    def test_lengths(self, body: bytes) -> None:
+        answer = b"HTTP/1.1 200 OK\r\nCONTENT-length: %d\r\n\r\n%b" % (len(body), body)
+        self.assertEqual(self.replies(answer, answer), [body] * 2)
+
+    def test_an_answer_that_ends_early(self) -> None:
+        for answer in (b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n1234"):
+            with self.assertRaises(UnexpectedReply):
+                self.replies(answer)
 
 
 class FloorTest(SynchronousTestCase):
