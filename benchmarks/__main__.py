@@ -104,7 +104,7 @@ def _measure(options: argparse.Namespace, results: list[Result]) -> list[str]:
             medium = Medium(name, Path(directory).resolve())
             # Grouped by what they begin with, for a large tree is removed when the next is made.
             for row in (ROWS[row] for row in options.row):
-                if name in row.media:
+                if name in row.media or len(options.medium) == 1:
                     result, failure = run.compare(row, medium, min(options.pairs, row.pairs))
                     results.append(result)
                     failures += [failure] if failure else []

@@ -39,7 +39,7 @@ class Row:
     :ivar data: what a turn begins with.
     :ivar load: does it.
     :ivar goals: what is to be reached.
-    :ivar media: where it is measured.
+    :ivar media: where it is measured, unless there is only one.
     :ivar pairs: how many pairs of turns are enough, where it is fewer than usual.
     """
 

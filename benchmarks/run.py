@@ -99,6 +99,7 @@ class Run:
             # What earlier turns left for the kernel to write would be written during this one.
             os.sync()
             with running(candidate, medium.directory / candidate.name, data, access_log=self._access_log) as server:
+                server.settle()
                 before = server.usage()
                 work = row.load(Bench(server, held, self._settings))
                 after = server.usage()

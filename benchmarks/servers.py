@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from benchmarks.candidates import Candidate, Place, Start
 from benchmarks.processes import Usage, end_session, usage_of
@@ -14,6 +16,12 @@ from benchmarks.wire import Connection, UnexpectedReply
 from tests.e2e.process import Program, free_port
 
 __all__ = ["Server", "running"]
+
+#: How long a server that has just started may take until it does nothing, in seconds.
+_SETTLING: Final = 10.0
+
+#: How long it has to do next to nothing, in seconds.
+_QUIET: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,19 @@ class Server:
     def usage(self) -> Usage:
         """What all of its processes have used so far."""
         return usage_of(self.sessions)
+
+    def settle(self) -> None:
+        """
+        Wait until it does nothing. The first worker answers while the others still start, and what that takes is not what a load takes.
+        """
+        end = time.monotonic() + _SETTLING
+        before = self.usage().cpu_seconds
+        while time.monotonic() < end:
+            time.sleep(_QUIET)
+            now = self.usage().cpu_seconds
+            if now - before < _QUIET / 20:
+                return
+            before = now
 
 
 @contextmanager

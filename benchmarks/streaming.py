@@ -89,6 +89,7 @@ def measure(directory: Path, streams: int, size: int) -> tuple[Usage, list[Phase
     payload = Payload(size)
     try:
         with running(REGD, directory, directory / "data", access_log=True) as server:
+            server.settle()
             idle = server.usage()
             with Connection(server.port) as connection:
                 slow = push_bytes(connection, _REPOSITORY, os.urandom(_SLOWLY_READ))
