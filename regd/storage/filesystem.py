@@ -25,7 +25,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from regd.storage import files
+from regd.storage import files, watch
 from regd.storage.appending import QueuedAppender
 from regd.storage.directories import Directories
 from regd.storage.driver import Busy, Content, File, HashState, Missing, Stat, StorageError
@@ -78,6 +78,8 @@ class FilesystemDriver:
         #: Where changes are made that write little: in threads, because of the flushes.
         self._changes: Threads = threads
         self._writable = writable
+        #: Whether a look at a file can be compared with an earlier one.
+        self._versions = False
         self._listings = Listings(threads)
         #: A directory that is there as long as the storage is. An empty mount point is there as well, but not what start() made below it.
         self._sign = self.root
@@ -97,6 +99,7 @@ class FilesystemDriver:
             if not os.path.isdir(self.root):
                 raise StorageError(f"{where} is not a directory: make it, or name another one")
             os.listdir(self.root)
+            self._versions = watch.looks_are_true(self.root)
             if files.in_memory(self.root):
                 # Nothing is flushed there, and handing such a change to a thread costs more than the change.
                 self._changes = Inline()
@@ -134,7 +137,7 @@ class FilesystemDriver:
         if not stat_module.S_ISREG(found.st_mode):
             raise Missing(full)
         # The time of the last change of any kind, which no tool can set back, as it can the time of the last write.
-        settled = time.time() - found.st_ctime > _SETTLED
+        settled = self._versions and time.time() - found.st_ctime > _SETTLED
         return Stat(found.st_size, found.st_mtime, (found.st_ino, found.st_ctime_ns, found.st_size) if settled else None)
 
     async def exists(self, path: Path) -> bool:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["Change", "Watch"]
+__all__ = ["Change", "Watch", "looks_are_true"]
 
 # From <sys/inotify.h>.
 _MOVED_FROM: Final = 0x40
@@ -57,6 +57,21 @@ _LOCAL: Final = frozenset(
         0xCA45_1A4E,  # bcachefs
     }
 )
+
+#: One that others cannot change either, but that tells of less.
+_OVERLAY: Final = 0x794C_7630
+
+
+def looks_are_true(path: str) -> bool:
+    """
+    Whether ``stat`` on the file system of ``path`` says how a file is, and not how it was a while ago, as that of NFS may, to which only
+    opening a file is reason to ask the server. Where nobody knows, it is not.
+    """
+    # f_type is the first field of struct statfs, which has 120 bytes.
+    described = ctypes.create_string_buffer(512)
+    if ctypes.CDLL(None).statfs(ctypes.c_char_p(os.fsencode(path)), described) != 0:
+        return False
+    return ctypes.c_long.from_buffer(described).value & 0xFFFF_FFFF in _LOCAL | {_OVERLAY}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from regd.names import Digest
-from regd.storage import filesystem
+from regd.storage import filesystem, watch
 from regd.storage.damage import Damage
 from regd.storage.driver import Missing
 from regd.storage.filesystem import FilesystemDriver
@@ -116,6 +116,16 @@ class FilesTests(TestCase):
         await self.driver.write((A, b"1"))
         for self.later, has in ((0.0, False), (1.5, False), (2.5, True), (-10.0, False)):
             self.assertEqual((await self.driver.stat(A)).version is not None, has)
+
+    async def test_file_systems_of_others(self) -> None:
+        """Over NFS a look may be minutes old; so every link is opened there."""
+        self.patch(watch, "_LOCAL", frozenset())
+        self.driver.start()
+        await self.driver.write(Links.file(A, ONE))
+        self.assertIsNone((await self.driver.stat(A)).version)
+        self.assertEqual([await self.follow() for _ in range(2)], [ONE] * 2)
+        self.assertEqual(self.reads, [A, A])
+        self.assertFalse(watch.looks_are_true("/nowhere"))
 
     async def test_links(self) -> None:
         await self.driver.write(Links.file(A, ONE))
