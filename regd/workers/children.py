@@ -12,6 +12,7 @@ from typing import Any, Final
 from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import IAddress, IReactorProcess, IReactorTime
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.runner.procmon import ProcessMonitor
 from zope.interface import implementer
@@ -177,6 +178,21 @@ class _Spawner:
         return self._reactor.getDelayedCalls()
 
 
+class _Log(Logger):
+    """What procmon writes to: it has one thing to say that nobody else does, in a form that cannot be formatted (Twisted 26.10)."""
+
+    def failure(
+        self,
+        format: str,  # noqa: A002 - Twisted's name
+        failure: Failure | None = None,
+        # Any: the members of LogLevel have no type of their own.
+        level: Any = LogLevel.critical,
+        **kwargs: object,
+    ) -> None:
+        """A process could not be started."""
+        self.error("a worker cannot be started: {reason}", reason="" if failure is None else failure.getErrorMessage())
+
+
 class Children(ProcessMonitor):
     """
     All worker processes. One that ends is replaced: at once, or, when it lived less than a second, after a time that doubles, up to a
@@ -190,6 +206,7 @@ class Children(ProcessMonitor):
     """
 
     maxRestartDelay = 60  # noqa: N815 - Twisted's name
+    log = _Log()
 
     # Any: a reactor is typed as the union of what reactors may be.
     def __init__(
@@ -203,6 +220,12 @@ class Children(ProcessMonitor):
         started: Callable[[Child], None],
         ended: Callable[[Child, str], None],
     ) -> None:
+        # What we were started with and do not know is nobody's. Otherwise Twisted would have it closed in each worker by its number,
+        # which the system refuses where that is above the limit of open files.
+        for name in os.listdir("/proc/self/fd"):
+            with suppress(OSError):
+                if int(name) > 2:
+                    os.set_inheritable(int(name), False)
         spawner = _Spawner(reactor, outputs, lock, ended)
         spawner.started = started
         super().__init__(spawner)

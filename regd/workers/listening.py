@@ -22,6 +22,9 @@ AT_ONCE: Final = 64
 #: How long nothing is accepted when the process or the machine is out of file descriptors or memory, in seconds.
 EXHAUSTED: Final = 1.0
 
+#: How often that is told while it goes on, in seconds.
+TOLD_EVERY: Final = 60.0
+
 _OUT_OF = frozenset({EMFILE, ENFILE, ENOBUFS, ENOMEM})
 
 
@@ -58,6 +61,8 @@ class Listening(Factory):
         self._port: Any = None
         self._paused = True
         self._exhausted: IDelayedCall | None = None
+        #: When that was last told.
+        self._told: float | None = None
 
     def listen(self, address: Any) -> IListeningPort:
         """
@@ -85,9 +90,7 @@ class Listening(Factory):
                 return
             except OSError as error:
                 if error.errno in _OUT_OF:
-                    self._log.error("cannot accept connections for a moment: {reason}", reason=error.strerror)
-                    self._exhausted = self._reactor.callLater(EXHAUSTED, self._try_again)
-                    self._read_or_not()
+                    self._rest(error)
                     return
                 # The client has gone already (ECONNABORTED), or its network has a fault (accept(2)).
                 continue
@@ -101,6 +104,14 @@ class Listening(Factory):
         if self._exhausted is not None:
             self._exhausted.cancel()
             self._exhausted = None
+
+    def _rest(self, error: OSError) -> None:
+        now = self._reactor.seconds()
+        if self._told is None or now - self._told > TOLD_EVERY:
+            self._told = now
+            self._log.error("cannot accept connections for a moment: {reason}", reason=error.strerror)
+        self._exhausted = self._reactor.callLater(EXHAUSTED, self._try_again)
+        self._read_or_not()
 
     def _try_again(self) -> None:
         self._exhausted = None

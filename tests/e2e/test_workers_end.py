@@ -140,6 +140,41 @@ class OneWorkerTest(GroupTestCase):
             self.assertEqual(wire.answer().status, 200)
 
 
+class FewDescriptorsTest(GroupTestCase):
+    def test_more_clients_than_descriptors(self) -> None:
+        """Those beyond wait in the kernel's queue, nobody spins, and when others leave they are served."""
+        server = self.make(2)
+        server.stop()
+        server.program.command = ["sh", "-c", 'ulimit -n 64; exec "$0" "$@"', *server.program.command]
+        # The start before has said so in the same file.
+        server.program.log.unlink()
+        server.start()
+        self.wait_ready(server, 2)
+        wires = [Wire(server.port) for _ in range(250)]
+        for wire in wires:
+            self.addCleanup(wire.close)
+            wire.head("GET", "/v2/")
+        time.sleep(1)
+        before = self.spent(server)
+        time.sleep(3)
+        # In ticks of 10 ms.
+        self.assertLess(self.spent(server) - before, 15)
+        for wire in wires[:200]:
+            wire.close()
+        for wire in wires[200:]:
+            self.assertEqual(wire.answer().status, 200)
+        self.assertFalse("Traceback" in server.program.output(), server.program.tail())
+
+    def spent(self, server: Regd) -> int:
+        """
+        :param server: A daemon with workers.
+        :return: The processor time of all its processes, in ticks.
+        """
+        pids = (server.program.pid, *server.program.children())
+        fields = [Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split() for pid in pids]
+        return sum(int(field[11]) + int(field[12]) for field in fields)
+
+
 class GroupEndTest(GroupTestCase):
     def uploading(self, server: Regd) -> tuple[Wire, str]:
         """
