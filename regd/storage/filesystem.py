@@ -119,6 +119,7 @@ class FilesystemDriver:
             self._letting_go.cancel()
             self._letting_go = None
         self._threads.stop()
+        self._writer.close()
         if self._streams is not None:
             self._streams.stop()
         self._listings.close()
@@ -249,6 +250,7 @@ class FilesystemDriver:
     def _begin(self) -> None:
         try:
             self._probe()
+            self._writer.clean(self._sign)
         except OSError as error:
             if error.errno not in files.NO_ROOM:
                 raise

@@ -13,9 +13,12 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-__all__ = ["PATIENCE", "Inline", "PoolThreads", "Streams", "Threads"]
+__all__ = ["EAGER", "PATIENCE", "Inline", "PoolThreads", "Streams", "Threads"]
 
-#: How long work waits, in seconds, before another thread is woken for it.
+#: So many threads are woken as soon as there is work for them.
+EAGER: Final = 4
+
+#: How long work waits, in seconds, before one more than these is woken for it.
 PATIENCE: Final = 0.001
 
 P = ParamSpec("P")
@@ -55,9 +58,9 @@ class PoolThreads:
     """
     A pool of its own, so that storage neither waits for nor holds up anything else that the process does in threads.
 
-    As few threads run at once as the work allows: one, and another whenever a piece of work has waited for :data:`PATIENCE`. Work on a slow
-    disk waits for the disk, and then many threads wait better than one. Work on a fast one is a row of short system calls, each of which
-    gives up the interpreter's lock and has to win it back; there several threads are slower than one, by a quarter for small images.
+    Few threads run at once: up to :data:`EAGER` as soon as there is work for them, and another whenever a piece of work has waited for
+    :data:`PATIENCE`. Work on a disk waits for flushes, and then several threads wait better than one. Between them it is a row of short
+    system calls, each of which gives up the interpreter's lock and has to win it back; there many threads are slower than few.
 
     It is written here because no pool of a library starts its threads by how long work waits; and because with the standard library's a
     twentieth of what the event loop does for a push of a small image was the handing over, with Twisted's three times that.

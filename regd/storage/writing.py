@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -30,6 +31,9 @@ _MAKE_TRIES: Final = 50
 #: How many temporary files of one call stay open until all are written, to be flushed together.
 _OPEN_TOGETHER: Final = 32
 
+
+#: How names of twins begin.
+_TWIN: Final = "twin."
 
 #: What a directory without directories in it has: its name, and the "." in it.
 _LINKS: Final = 2
@@ -57,6 +61,56 @@ class _File:
     made: bool = False
 
 
+class _Twin:
+    """
+    A small file that others are made links to, as long as they are to have its content. The time at which an upload began is the same for
+    all uploads of a second; a link to a file that is durable takes neither an inode nor a flush. Nobody edits such a file in place.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._content = b""
+        self._path = ""
+
+    def link(self, path: str, content: bytes, new: str) -> bool:
+        """
+        Make ``path`` a file with this content, which is durable.
+
+        :param new: where to make a twin, if there is none with this content.
+        :returns: whether that was possible; if not, nothing is there, and whoever writes the file finds out why.
+        """
+        with suppress(OSError):
+            with self._lock:
+                if content != self._content:
+                    self._renew(content, new)
+                twin = self._path
+            os.link(twin, path)
+            return True
+        return False
+
+    def _renew(self, content: bytes, path: str) -> None:
+        self._drop()
+        fd = files.begin(path, content)
+        try:
+            os.fsync(fd)
+        except BaseException:
+            _remove(os.unlink, path)
+            raise
+        finally:
+            os.close(fd)
+        self._path, self._content = path, content
+
+    def _drop(self) -> None:
+        if self._path:
+            _remove(os.unlink, self._path)
+        self._path, self._content = "", b""
+
+    def close(self) -> None:
+        """Leave nothing behind. Safe to call at any time."""
+        with self._lock:
+            self._drop()
+
+
 class Writer:
     """
     :param root: the directory that all paths are below.
@@ -71,6 +125,22 @@ class Writer:
         #: Temporary names are this writer's own, whatever processes there are and were.
         self._own = uuid.uuid4().hex[:16]
         self._numbers = itertools.count()
+        self._twin = _Twin()
+
+    def close(self) -> None:
+        """Remove what is the writer's alone. Safe to call at any time."""
+        self._twin.close()
+
+    @staticmethod
+    def clean(corner: str) -> None:
+        """
+        Remove what writers that were killed have left. One that lives, in another process, finds its twin gone, and makes another.
+
+        :raises OSError: when that fails.
+        """
+        for name in os.listdir(corner):
+            if name.startswith(_TWIN):
+                _remove(os.unlink, f"{corner}/{name}")
 
     def write(self, stages: Sequence[Sequence[tuple[str, bytes]]], durable: bool) -> None:
         """See :meth:`regd.storage.driver.Driver.write`: each stage is visible and durable before the next is visible."""
@@ -105,7 +175,8 @@ class Writer:
         fds: list[int] = []
         try:
             for path, content in wanted:
-                fds.append(files.begin(path, content))
+                if not (content and self._twin.link(path, content, f"{self._sign()}/{_TWIN}{self._temporary()}")):
+                    fds.append(files.begin(path, content))
             for fd in fds:
                 os.fsync(fd)
             self._directories.flush_once(directory)
@@ -164,13 +235,16 @@ class Writer:
         for tries_left in reversed(range(_MAKE_TRIES)):
             try:
                 file.made = self._make(file.directory) or file.made
-                file.temporary = f"{file.path}.{self._own}-{next(self._numbers)}.tmp"
+                file.temporary = f"{file.path}.{self._temporary()}"
                 file.fd = files.begin(file.temporary, file.content)
             except FileNotFoundError:
                 if not tries_left:
                     raise
             else:
                 return
+
+    def _temporary(self) -> str:
+        return f"{self._own}-{next(self._numbers)}.tmp"
 
     def _flush(self, wanted: Iterable[_File], changed: Iterable[str]) -> None:
         """Flush what is written, the directories that have been changed, and the names of the directories that files will be in."""

@@ -31,7 +31,7 @@ from typing import Any, Final, NoReturn
 __all__ = ["CHANGES", "Operation", "Order", "Plan"]
 
 #: What changes the disk, or makes a change durable. ``open`` is among them where it creates.
-CHANGES: Final = frozenset({"create", "write", "writev", "fsync", "rename", "mkdir", "unlink", "rmdir", "truncate"})
+CHANGES: Final = frozenset({"create", "write", "writev", "fsync", "rename", "link", "mkdir", "unlink", "rmdir", "truncate"})
 
 #: What is wrapped: the names of ``os``, what each is called here, and where the other path is, for those that have two.
 _WRAPPED: Final = {

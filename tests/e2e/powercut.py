@@ -88,6 +88,9 @@ class Disk:
                 moved = directory.entries.pop(name)
                 target, new = self._parent(operation.to)
                 target.entries[new] = moved
+            case "link":
+                target, new = self._parent(operation.to)
+                target.entries[new] = directory.entries[name]
             case "write" | "writev":
                 file = directory.entries[name]
                 assert isinstance(file, _File), operation

@@ -79,7 +79,7 @@ class FilesystemCase(TestCase):
 
     def leftovers(self) -> list[str]:
         """Files that no method of the driver was asked to make."""
-        return [str(path) for path in self.root.rglob("*.tmp")]
+        return [str(path) for path in self.root.rglob("*.tmp") if path.parent.name != "regd"]
 
 
 class FilesystemDriverTest(FilesystemCase, DriverContract):
@@ -279,6 +279,10 @@ class OrderTest(FilesystemCase):
 
     CHANGES = ("write", "fsync", "rename", "mkdir")
 
+    @staticmethod
+    def no_links(*args: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
     async def known(self, *directories: str) -> None:
         """Make directories, and let the driver find out that their names are durable."""
         for name in ("made", "found"):
@@ -362,7 +366,15 @@ class OrderTest(FilesystemCase):
         await self.known("u")
         tape = Tape(self, self.root)
         await self.driver.create((Path("u/1/a"), b"x"), (Path("u/1/b"), b""))
-        self.assertEqual(tape.of("fsync"), [("fsync", "u/1/a"), ("fsync", "u/1/b"), ("fsync", "u/1"), ("fsync", "u")])
+        self.assertEqual(tape.of("fsync")[1:], [("fsync", "u/1/b"), ("fsync", "u/1"), ("fsync", "u")])
+        # A file with content is a link to one that was flushed before; without links it is written and flushed itself.
+        flushed = tape.changes.index(tape.of("fsync")[0])
+        self.assertLess(flushed, tape.changes.index(("mkdir", "u/1")) + 4)
+        self.assertTrue(tape.of("fsync")[0][1].startswith("regd/twin"))
+        self.patch(os, "link", self.no_links)
+        tape.calls.clear()
+        await self.driver.create((Path("u/2/a"), b"x"), (Path("u/2/b"), b""))
+        self.assertEqual(tape.of("fsync"), [("fsync", "u/2/a"), ("fsync", "u/2/b"), ("fsync", "u/2"), ("fsync", "u")])
         self.assertEqual(tape.of("rename"), [])
 
     async def test_a_moved_file_is_durable_before_what_points_to_it(self) -> None:
@@ -471,6 +483,7 @@ class FaultsTest(FilesystemCase):
         self.assertEqual(self.leftovers(), [])
 
     async def test_creations(self) -> None:
+        self.patch(os, "link", OrderTest.no_links)
         tape = Tape(self, self.root)
         await self.driver.write((Path("u/x"), b""))
         for name, path in (("mkdir", "u/1"), ("open", "u/1/b"), ("write", "u/1/a"), ("fsync", "u/1/a"), ("fsync", "u/1"), ("fsync", "u")):
@@ -863,9 +876,47 @@ class RacesTest(FilesystemCase):
                 shutil.rmtree(self.on_disk("u"))
 
         tape.failing = remove
-        await self.driver.create((Path("u/1/a"), b"x"))
+        await self.driver.create((Path("u/1/a"), b""))
         self.assertEqual(removed, 3)
-        self.assertEqual(self.on_disk("u/1/a").read_bytes(), b"x")
+        self.assertEqual(self.on_disk("u/1/a").read_bytes(), b"")
+
+
+class TwinTest(FilesystemCase):
+    """Files of new directories that have the same content share an inode, and nothing else."""
+
+    def number(self, path: str) -> int:
+        return self.on_disk(path).stat().st_ino
+
+    async def test_the_same_content_is_written_once(self) -> None:
+        for path, content in (("u/1/a", b"x"), ("u/2/a", b"x"), ("u/3/a", b"y"), ("u/4/a", b"x")):
+            await self.driver.create((Path(path), content))
+            self.assertEqual(self.on_disk(path).read_bytes(), content)
+        self.assertEqual(self.number("u/1/a"), self.number("u/2/a"))
+        self.assertEqual(len({self.number(f"u/{number}/a") for number in (1, 3, 4)}), 3)
+        await self.driver.delete(Path("u/1"))
+        await self.driver.write((Path("u/2/a"), b"new"))
+        await self.driver.create((Path("u/5/a"), b"x"))
+        self.assertEqual(self.on_disk("u/5/a").read_bytes(), b"x")
+
+    async def test_what_is_empty_may_grow(self) -> None:
+        for path in ("u/1/a", "u/2/a"):
+            await self.driver.create((Path(path), b""))
+        self.assertNotEqual(self.number("u/1/a"), self.number("u/2/a"))
+
+    async def test_nothing_is_left_behind(self) -> None:
+        await self.driver.create((Path("u/1/a"), b"x"))
+        self.driver.stop()
+        self.assertEqual(list(self.on_disk("regd").iterdir()), [])
+        # Nor of a process that was killed; and one that lives is not disturbed.
+        living = self.make()
+        living.start()
+        await living.create((Path("u/2/a"), b"x"))
+        self.make().start()
+        self.assertEqual(list(self.on_disk("regd").iterdir()), [])
+        await living.create((Path("u/3/a"), b"x"))
+        await living.create((Path("u/4/a"), b"y"))
+        for number, content in ((2, b"x"), (3, b"x"), (4, b"y")):
+            self.assertEqual(self.on_disk(f"u/{number}/a").read_bytes(), content)
 
 
 class HeldTest(FilesystemCase):
