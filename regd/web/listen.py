@@ -80,8 +80,10 @@ def url_of(port: IListeningPort, path: str) -> str:
 
 def _keep_alive(listening: socket.socket) -> None:
     """
-    Notice clients that vanish without a word while we wait for them or send to them; accepted connections inherit this.
+    Notice clients that vanish without a word while we wait for them or send to them, and send the last bytes of an answer when they are
+    written, not when the client has acknowledged those before them. Accepted connections inherit this.
     """
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)

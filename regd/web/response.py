@@ -16,7 +16,7 @@ from regd.storage.driver import Content
 from regd.web.fields import CommonFields
 from regd.web.ranges import ByteRange
 from regd.web.request import StreamingRequest
-from regd.web.transport import send_file
+from regd.web.transport import hold, send_file
 
 __all__ = ["ContentBody", "Response", "error_response", "json_response", "send", "send_at_once", "send_rest"]
 
@@ -142,6 +142,8 @@ async def _send_content(request: StreamingRequest, body: ContentBody) -> bool:
                 return _cut_short(request)
             request.write(text + data)
         else:
+            if body.content.fileno() is not None and not request.client_gone:
+                hold(request.channel.transport)
             request.write(text)
             if not await _send_range(request, body.content, part):
                 return False

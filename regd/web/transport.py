@@ -13,7 +13,7 @@ import select
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from errno import EAGAIN, EINTR
+from errno import EAGAIN, EINTR, ENOBUFS
 from typing import Any, Final
 
 from twisted.internet import tcp, unix
@@ -24,10 +24,17 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 
-__all__ = ["SEND_AT_ONCE", "Lease", "SendingPort", "SendingUnixPort", "adopt", "lend", "send_file", "take_back"]
+__all__ = ["SEND_AT_ONCE", "Lease", "SendingPort", "SendingUnixPort", "adopt", "hold", "lend", "send_file", "take_back"]
 
-#: The most that one call hands to the kernel, in bytes, so that a fast reader does not keep others waiting.
-SEND_AT_ONCE: Final = 1024 * 1024
+#: The most that all connections together hand to the kernel in one turn of the event loop, in bytes, where their clients read fast: some
+#: two milliseconds. One connection by itself hands over as much at once, which costs a tenth less than a quarter of it does.
+SEND_AT_ONCE: Final = 4 * 1024 * 1024
+
+#: However many they are, each hands over so much, in bytes.
+_SEND_AT_LEAST: Final = 256 * 1024
+
+#: What is written in one piece goes out at once up to this size, in bytes.
+_DIRECT: Final = 64 * 1024
 
 #: How far ahead of the socket the kernel is asked to read from the disk, in bytes.
 READ_AHEAD: Final = 4 * 1024 * 1024
@@ -102,6 +109,9 @@ class _SendsFiles:
     #: What is read at once, in bytes. Twisted's 64 KiB are full at each read of an upload, and each read costs the event loop a turn.
     bufferSize = 192 * 1024  # noqa: N815 - Twisted's name
 
+    #: How many connections of this process send a file.
+    _senders = 0
+    _held = False
     _sending: _Sending | None = None
     _lease: Lease | None = None
 
@@ -166,13 +176,58 @@ class _SendsFiles:
         :returns: fires when the kernel has taken the last byte; fails with the reason when the connection is lost, also when the file turns
             out to be shorter, which closes it.
         """
+        self._held = False
         if self.disconnected or self.disconnecting:
             return fail(ConnectionDone())
         assert self._sending is None, "one file at a time"
         done: Deferred[None] = Deferred()
         self._sending = _Sending(fd, offset, length, offset, done)
-        self.startWriting()
+        _SendsFiles._senders += 1
+        # The socket has room, mostly, for what came before is sent; asking the reactor would cost it a turn. If the connection is lost, the
+        # reactor finds that out as well, and is the one who knows what is to be done then.
+        if self.doWrite() is not None:
+            self.startWriting()
         return done
+
+    def hold(self: Any) -> None:
+        """What is written next is the beginning of what :meth:`send_file` is called for right after it, and leaves with that."""
+        self._held = not (self.disconnected or self.disconnecting)
+
+    def write(self: Any, data: bytes) -> None:
+        """
+        As Twisted's, but what fits goes out at once. A turn of the reactor, and to tell it twice what is waited for, cost as much as all
+        else that the kernel does for a small answer.
+        """
+        if self._held:
+            self._held = False
+            self._tempDataBuffer.append(data)
+            self._tempDataLen += len(data)
+            return
+        if (
+            0 < len(data) <= _DIRECT
+            and self.connected
+            and self._sending is None
+            and not (self.dataBuffer or self._tempDataBuffer or self.producerPaused)
+            and not (self.disconnecting or self._writeDisconnecting or self._aborting)
+        ):
+            try:
+                sent = self.socket.send(data)
+            except OSError:
+                # It is full, or lost: the reactor will see.
+                sent = 0
+            data = data[sent:]
+            if not data:
+                return
+        super().write(data)  # type: ignore[misc]
+
+    def writeSomeData(self: Any, data: bytes) -> Any:  # noqa: N802 - Twisted's name
+        """As Twisted's; before a file, what is written waits for the file's first bytes, to go in one packet with them."""
+        if self._sending is None:
+            return super().writeSomeData(data)  # type: ignore[misc]
+        try:
+            return self.socket.send(memoryview(data)[: self.SEND_LIMIT], socket.MSG_MORE)
+        except OSError as error:
+            return 0 if error.errno in {EAGAIN, EINTR, ENOBUFS} else CONNECTION_LOST
 
     def doWrite(self: Any) -> Any:  # noqa: N802 - Twisted's name
         """The socket has room."""
@@ -181,27 +236,38 @@ class _SendsFiles:
             return super().doWrite()  # type: ignore[misc]
         if self.dataBuffer or self._tempDataBuffer:
             result = super().doWrite()  # type: ignore[misc]
-            if result is not None or self.dataBuffer or self._tempDataBuffer:
+            if result is not None:
                 return result
-            self.startWriting()
+            if self.dataBuffer or self._tempDataBuffer:
+                self.startWriting()
+                return None
         end = sending.offset + sending.left
         if sending.announced < end and sending.announced - sending.offset < READ_AHEAD // 2:
             # Sending what is not in memory would stop the event loop for the time that the disk takes.
-            os.posix_fadvise(sending.fd, sending.announced, READ_AHEAD, os.POSIX_FADV_WILLNEED)
-            sending.announced += READ_AHEAD
+            ahead = min(READ_AHEAD, end - sending.announced)
+            os.posix_fadvise(sending.fd, sending.announced, ahead, os.POSIX_FADV_WILLNEED)
+            sending.announced += ahead
+        share = max(SEND_AT_ONCE // _SendsFiles._senders, _SEND_AT_LEAST)
         try:
-            sent = os.sendfile(self.fileno(), sending.fd, sending.offset, min(sending.left, SEND_AT_ONCE))
+            sent = os.sendfile(self.fileno(), sending.fd, sending.offset, min(sending.left, share))
         except OSError as error:
-            return None if error.errno in {EAGAIN, EINTR} else CONNECTION_LOST
+            if error.errno not in {EAGAIN, EINTR}:
+                return CONNECTION_LOST
+            self.startWriting()
+            return None
         if sent == 0:
             # The file has become shorter than it was. What was promised cannot be kept, and the client must notice.
             return CONNECTION_LOST
         sending.offset += sent
         sending.left -= sent
-        if sending.left == 0:
-            self._sending = None
+        if sending.left:
+            self.startWriting()
+            return None
+        self._sending = None
+        _SendsFiles._senders -= 1
+        if not self.disconnecting:
             self.stopWriting()
-            sending.done.callback(None)
+        sending.done.callback(None)
         return None
 
     def connectionLost(self: Any, reason: Failure) -> None:  # noqa: N802 - Twisted's name
@@ -212,6 +278,7 @@ class _SendsFiles:
             self._lease.stop()
         super().connectionLost(reason)  # type: ignore[misc]
         if sending is not None:
+            _SendsFiles._senders -= 1
             sending.done.errback(reason)
 
 
@@ -266,6 +333,12 @@ def adopt(connection: socket.socket, factory: Any, reactor: Any) -> None:
 def send_file(transport: object, fd: int, offset: int, length: int) -> Deferred[None] | None:
     """As :meth:`_SendsFiles.send_file`, or ``None`` where this transport cannot (TLS, tests)."""
     return transport.send_file(fd, offset, length) if isinstance(transport, _SendsFiles) else None
+
+
+def hold(transport: object) -> None:
+    """As :meth:`_SendsFiles.hold`; nothing where this transport cannot send files."""
+    if isinstance(transport, _SendsFiles):
+        transport.hold()
 
 
 def lend(transport: object) -> Lease | None:

@@ -29,7 +29,7 @@ from regd.web.listen import listen
 from regd.web.ranges import ByteRange, multipart
 from regd.web.request import StreamingRequest, StreamingSite
 from regd.web.response import ContentBody, Response, send
-from regd.web.transport import send_file
+from regd.web.transport import SEND_AT_ONCE, hold, send_file
 from tests.web.test_request import Resource
 from tests.web.wire import parse_answers
 
@@ -379,6 +379,131 @@ class UnixTroubleTests(TroubleTests):
     """The same on Unix sockets."""
 
     unix = True
+
+
+class WritingTests(TransportCase):
+    """What is written goes out at once where it can."""
+
+    async def peer(self) -> tuple[Any, socket.socket]:
+        client = await deferToThread(self.connect, 4096)
+        await self.until(lambda: len(self.site.open) == 1)
+        (channel,) = self.site.open
+        return channel.transport, client
+
+    async def test_at_once(self) -> None:
+        """Without a turn of the reactor."""
+        transport, client = await self.peer()
+        transport.write(b"now")
+        self.assertEqual(client.recv(10), b"now")
+        transport.write(b"")
+        transport.writeSequence([b"la", b"ter"])
+        transport.write(b"!")
+        self.assertEqual(await deferToThread(client.recv, 10), b"later!")
+
+    async def test_in_order_when_the_socket_is_full(self) -> None:
+        transport, client = await self.peer()
+        pieces = [bytes([number % 251]) * 60_000 for number in range(200)]
+        for piece in pieces:
+            transport.write(piece)
+        transport.protocol.loseConnection()
+
+        def read() -> bytes:
+            data = b""
+            while received := client.recv(MIB):
+                data += received
+            return data
+
+        self.assertEqual(await deferToThread(read), b"".join(pieces))
+
+    async def test_not_to_a_connection_that_is_cut(self) -> None:
+        transport, client = await self.peer()
+        transport.abortConnection()
+        transport.write(b"late")
+
+        def read() -> bytes:
+            try:
+                return client.recv(10)
+            except ConnectionResetError:
+                return b""
+
+        self.assertEqual(await deferToThread(read), b"")
+
+    async def test_to_one_who_has_gone(self) -> None:
+        """The reactor finds out, and nothing is raised where it was written."""
+        transport, client = await self.peer()
+        client.close()
+        for _ in range(3):
+            transport.write(b"into the void")
+        await self.until(lambda: not self.site.open)
+
+    async def test_a_head_waits_for_its_file(self) -> None:
+        transport, client = await self.peer()
+        sent: list[bytes] = []
+        self.patch(transport, "socket", Flags(transport.socket, sent))
+        content = FileContent(self.file)
+        self.addCleanup(content.close)
+        hold(transport)
+        transport.write(b"head")
+        self.assertEqual(sent, [])
+        done = send_file(transport, content.fileno() or 0, 0, 50_000)
+        assert done is not None
+        self.assertEqual(sent, [b"more: head"])
+
+        def read() -> bytes:
+            data = b""
+            while len(data) < 50_004:
+                data += client.recv(MIB)
+            return data
+
+        self.assertEqual(await deferToThread(read), b"head" + self.data[:50_000])
+        await done
+        transport.write(b"next")
+        self.assertEqual(await deferToThread(client.recv, 10), b"next")
+
+    async def test_many_senders_share_a_turn(self) -> None:
+        """The more send, the less each hands over at once."""
+        asked: list[int] = []
+        real = os.sendfile
+
+        def counted(out: int, source: int, offset: int, count: int) -> int:
+            asked.append(count)
+            return real(out, source, offset, count)
+
+        self.patch(os, "sendfile", counted)
+        slow = [await deferToThread(self.connect, 4096) for _ in range(40)]
+        for number, client in enumerate(slow):
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await self.until(lambda expected=number: len(self.contents) == expected + 1)  # type: ignore[misc]  # a default is no argument
+        self.assertEqual(asked[0], SEND_AT_ONCE)
+        self.assertLess(asked[-1], SEND_AT_ONCE // 10)
+        self.assertGreater(asked[-1], 0)
+        for client in slow:
+            client.close()
+        await self.until(lambda: len(self.logged) == 40)
+        asked.clear()
+        self.assertEqual(await self.get(), self.data)
+        self.assertEqual(asked[0], SEND_AT_ONCE)
+
+
+class UnixWritingTests(WritingTests):
+    """The same on Unix sockets."""
+
+    unix = True
+
+
+class Flags:
+    """A socket that tells what is sent, and whether more was said to follow."""
+
+    def __init__(self, real: socket.socket, sent: list[bytes]) -> None:
+        self._real = real
+        self._sent = sent
+
+    def send(self, data: bytes, flags: int = 0) -> int:
+        self._sent.append((b"more: " if flags & socket.MSG_MORE else b"") + bytes(data))
+        return self._real.send(data, flags)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
 
 
 class OtherTransportTests(TestCase):

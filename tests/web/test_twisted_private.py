@@ -397,7 +397,20 @@ class TransportTests(SynchronousTestCase):
         self.assertEqual(descriptor._tempDataBuffer, [])
 
     def test_state(self) -> None:
-        for name in ("disconnected", "disconnecting"):
+        """Among them what forbids writing past the buffers: ``producerPaused``, ``_writeDisconnecting``, ``_aborting``."""
+        for name in ("disconnected", "disconnecting", "producerPaused", "_writeDisconnecting"):
             self.assertFalse(getattr(FileDescriptor, name))
+        for kind in (tcp.Server, unix.Server):
+            self.assertFalse(kind._aborting)
+
+    def test_what_is_counted(self) -> None:
+        """``_tempDataLen``: what is put into ``_tempDataBuffer`` is added there."""
+        descriptor: Any = FileDescriptor(Clock())  # type: ignore[arg-type]  # it is asked for no descriptors here
+        descriptor.connected = True
+        self.patch(descriptor, "startWriting", lambda: None)
+        descriptor.write(b"abc")
+        self.assertEqual(descriptor._tempDataLen, 3)
+
+    def test_methods(self) -> None:
         for name in ("doWrite", "startWriting", "stopWriting", "connectionLost", "loseWriteConnection"):
             self.assertTrue(callable(getattr(tcp.Server, name)))
