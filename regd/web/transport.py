@@ -33,9 +33,6 @@ SEND_AT_ONCE: Final = 4 * 1024 * 1024
 #: However many they are, each hands over so much, in bytes.
 _SEND_AT_LEAST: Final = 256 * 1024
 
-#: What is written in one piece goes out at once up to this size, in bytes.
-_DIRECT: Final = 64 * 1024
-
 #: How far ahead of the socket the kernel is asked to read from the disk, in bytes.
 READ_AHEAD: Final = 4 * 1024 * 1024
 
@@ -149,9 +146,14 @@ class _SendsFiles:
         Send at once what the socket has room for, and buffer the rest. Twisted buffers all of it and asks to be told when there is room,
         which there is nearly always: three system calls and a turn of the event loop for an answer that one call can send.
         """
+        if self._held:
+            self._held = False
+            self._tempDataBuffer.append(data)
+            self._tempDataLen += len(data)
+            return
         if (
             self.connected
-            and not (self.dataBuffer or self._tempDataBuffer or self.disconnecting or self._writeDisconnecting)
+            and not (self.dataBuffer or self._tempDataBuffer or self.disconnecting or self._writeDisconnecting or self._aborting)
             and self._sending is None
         ):
             try:
@@ -192,33 +194,6 @@ class _SendsFiles:
     def hold(self: Any) -> None:
         """What is written next is the beginning of what :meth:`send_file` is called for right after it, and leaves with that."""
         self._held = not (self.disconnected or self.disconnecting)
-
-    def write(self: Any, data: bytes) -> None:
-        """
-        As Twisted's, but what fits goes out at once. A turn of the reactor, and to tell it twice what is waited for, cost as much as all
-        else that the kernel does for a small answer.
-        """
-        if self._held:
-            self._held = False
-            self._tempDataBuffer.append(data)
-            self._tempDataLen += len(data)
-            return
-        if (
-            0 < len(data) <= _DIRECT
-            and self.connected
-            and self._sending is None
-            and not (self.dataBuffer or self._tempDataBuffer or self.producerPaused)
-            and not (self.disconnecting or self._writeDisconnecting or self._aborting)
-        ):
-            try:
-                sent = self.socket.send(data)
-            except OSError:
-                # It is full, or lost: the reactor will see.
-                sent = 0
-            data = data[sent:]
-            if not data:
-                return
-        super().write(data)  # type: ignore[misc]
 
     def writeSomeData(self: Any, data: bytes) -> Any:  # noqa: N802 - Twisted's name
         """As Twisted's; before a file, what is written waits for the file's first bytes, to go in one packet with them."""

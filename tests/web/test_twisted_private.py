@@ -397,8 +397,8 @@ class TransportTests(SynchronousTestCase):
         self.assertEqual(descriptor._tempDataBuffer, [])
 
     def test_state(self) -> None:
-        """Among them what forbids writing past the buffers: ``producerPaused``, ``_writeDisconnecting``, ``_aborting``."""
-        for name in ("disconnected", "disconnecting", "producerPaused", "_writeDisconnecting"):
+        """Among them what forbids writing past the buffers: ``_writeDisconnecting``, ``_aborting``."""
+        for name in ("disconnected", "disconnecting", "_writeDisconnecting"):
             self.assertFalse(getattr(FileDescriptor, name))
         for kind in (tcp.Server, unix.Server):
             self.assertFalse(kind._aborting)
