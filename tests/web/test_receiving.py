@@ -249,10 +249,12 @@ class WholeTests(ReceivingCase):
         sent = put(CONTENT, is_chunked=True)
         for begin in range(0, len(sent), MIB):
             await deferToThread(client.sendall, sent[begin : begin + MIB])
-            await self.until(lambda: not self.streams.crowded() and not self.appenders[0]._working)
+            # All but what is framing, or waits for more.
+            stored = min(begin, len(CONTENT)) - 2 * BATCH
+            await self.until(lambda least=stored: bool(self.sinks) and len(self.sinks[0].content) > least)  # type: ignore[misc]  # bound now
             await self.until(lambda: self.streams._awake == 0)
         self.assertEqual(await deferToThread(self.answers, client, 1), [said(CONTENT)])
-        self.assertGreater(self.lent, 1)
+        self.assertGreater(self.lent, 0)
 
 
 class TroubleTests(ReceivingCase):
