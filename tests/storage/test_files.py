@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -21,3 +22,31 @@ class InMemoryTest(SynchronousTestCase):
     def test_the_tests_are_on_a_disk(self) -> None:
         """``tests/conftest.py`` sees to it, for flushes that are held back have to be flushes."""
         self.assertFalse(files.in_memory(tempfile.gettempdir()))
+
+
+class FileSinkTest(SynchronousTestCase):
+    def test_the_disk_is_set_to_work_early(self) -> None:
+        """Each byte once, in the order in which they come, and the last ones are left to the flush."""
+        path = Path(self.mktemp())
+        path.write_bytes(b"before")
+        asked: list[tuple[int, int]] = []
+        self.patch(os, "posix_fadvise", lambda fd, offset, length, advice: asked.append((offset, length)))
+        sink = files.FileSink(str(path), os.open(path, os.O_WRONLY | os.O_APPEND))
+        self.addCleanup(sink.close)
+        for _ in range(7):
+            sink.write([b"x" * (1 << 20), memoryview(bytes(2 << 20))])
+        sink.sync()
+        self.assertEqual(asked, [(6, 9 << 20), (6 + (9 << 20), 9 << 20)])
+        self.assertEqual(path.stat().st_size, 6 + (21 << 20))
+
+    def test_where_the_system_takes_no_advice(self) -> None:
+        def refuse(fd: int, offset: int, length: int, advice: int) -> None:
+            raise OSError
+
+        path = Path(self.mktemp())
+        self.patch(os, "posix_fadvise", refuse)
+        sink = files.FileSink(str(path), os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+        self.addCleanup(sink.close)
+        sink.write([bytes(9 << 20)])
+        sink.sync()
+        self.assertEqual(sink.tell(), 9 << 20)
