@@ -39,8 +39,9 @@ __all__ = ["SETTLE", "Serving", "make_driver", "manifest_rules"]
 #: How long handlers have to come to an end after their connections have been cut, in seconds.
 SETTLE = 10.0
 
-#: How many threads read what fast clients upload. They hash most of the time, so more than a few for each processor gain nothing.
-STREAMS = max(4, 2 * (os.cpu_count() or 1))
+#: How many threads of a process read what fast clients upload. They hash most of the time, so that more than there are processors gain
+#: nothing, and make the event loop wait for its turn; with one, whoever waits for the disk would hold up the rest.
+STREAMS = max(2, os.cpu_count() or 1)
 
 
 class Serving:
