@@ -1,7 +1,9 @@
 """Connections that break in the middle of an upload: what arrived stays, the status says how much, and the client goes on from there."""
 
 import random
+import re
 import time
+from contextlib import suppress
 from itertools import product
 from typing import ClassVar
 
@@ -50,6 +52,7 @@ class BrokenConnectionTest(E2ETestCase):
         :param length: How much was announced, or ``None`` to send chunks of 50,000 bytes, the last of which has no end.
         :param reset: Whether by RST, else by FIN.
         """
+        lost = self.lost()
         wire = Wire(self.server.port)
         framing = {"Transfer-Encoding": "chunked"} if length is None else {"Content-Length": length}
         wire.head(method, target, {"Content-Type": OCTETS, **framing})
@@ -66,6 +69,16 @@ class BrokenConnectionTest(E2ETestCase):
             wire.reset()
         else:
             wire.close()
+        # Another worker may be asked next, before the one that had this connection has looked at it. It may never do so: a reset may also
+        # come before anybody has seen a request.
+        with suppress(TimeoutError):
+            wait_until(lambda: self.lost() > lost, 2 if reset else 20, "the server to notice")
+
+    def lost(self) -> int:
+        """
+        :return: How many requests the server has seen break off.
+        """
+        return len(re.findall('" 499 ', self.server.program.output()))
 
     def held(self, location: str, at_least: int) -> tuple[int, str]:
         """
