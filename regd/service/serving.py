@@ -43,6 +43,10 @@ SETTLE = 10.0
 #: nothing, and make the event loop wait for its turn; with one, whoever waits for the disk would hold up the rest.
 STREAMS = max(2, os.cpu_count() or 1)
 
+#: How nice those threads are. Where clients upload more than the processors can hash, the event loop comes first: with eight uploads and
+#: eight downloads on two processors, 99 of 100 answers came within 26 ms at 0, 17 ms at 5 and 12 ms at 15.
+NICENESS = 7
+
 
 class Serving:
     """
@@ -165,7 +169,7 @@ def make_driver(config: Config, reactor: Any) -> Driver:
     if isinstance(storage, FilesystemStorage):
         threads = PoolThreads(reactor, storage.maxthreads)
         # Woken at once: what they do is not short, and mostly without the interpreter's lock.
-        streams = PoolThreads(reactor, min(STREAMS, storage.maxthreads), patience=0)
+        streams = PoolThreads(reactor, min(STREAMS, storage.maxthreads), patience=0, niceness=NICENESS)
         return FilesystemDriver(storage.rootdirectory, threads, streams, writable=not config.storage.maintenance.readonly.enabled)
     return MemoryDriver()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -68,10 +69,12 @@ class PoolThreads:
     :param reactor: the event loop.
     :param size: the most threads there will be; they are made as they are needed.
     :param patience: how long work waits before another thread is woken for it, in seconds.
+    :param niceness: how much less of the processors its threads get than the event loop where there is not enough for all, as in nice(1).
     """
 
-    def __init__(self, reactor: Any, size: int, patience: float = PATIENCE) -> None:
+    def __init__(self, reactor: Any, size: int, patience: float = PATIENCE, niceness: int = 0) -> None:
         self._reactor = reactor
+        self._niceness = niceness
         self._size = size
         self._patience = patience
         self._threads: list[threading.Thread] = []
@@ -156,6 +159,9 @@ class PoolThreads:
 
     def _live(self) -> None:
         """In each thread."""
+        if self._niceness:
+            # Linux keeps it for each thread (setpriority(2), "C library/kernel differences").
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + self._niceness)
         called = True
         while called:
             while (job := self._next()) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 import threading
 import time
 from typing import Any
@@ -21,6 +22,15 @@ class PoolThreadsTest(TestCase):
         threads = PoolThreads(loop, size)
         self.addCleanup(threads.stop)
         return threads
+
+    async def test_nice_threads(self) -> None:
+        loop: Any = reactor
+        threads = PoolThreads(loop, 1, niceness=3)
+        self.addCleanup(threads.stop)
+        here = os.getpriority(os.PRIO_PROCESS, 0)
+        there = await threads.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        self.assertEqual(there, min(here + 3, 19))
+        self.assertEqual(os.getpriority(os.PRIO_PROCESS, 0), here)
 
     async def test_results_and_failures_come_back_to_the_event_loop(self) -> None:
         threads = self.make(2)
