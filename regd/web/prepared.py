@@ -37,11 +37,6 @@ class PreparedRequest(Request):
         self._parsePOSTFormSubmission = False
         self._adapterCache: dict[object, object] = {}
 
-    @property
-    def ended(self) -> bool:
-        """Whether all of the request has come."""
-        raise NotImplementedError
-
     def prepare(self, status: int, head: Callable[[], bytes]) -> None:
         """
         Settle the head of the answer, which leaves with the first :meth:`write`, in the same piece.
@@ -49,8 +44,8 @@ class PreparedRequest(Request):
         :param head: makes it, the empty line at its end included, when it is settled whether the connection goes on.
         """
         self.setResponseCode(status)
-        if self.channel is not None and not self.ended:
-            self.channel.answering_early(self)
+        if self.channel is not None:
+            self.channel.answering(self)
         self._head = head()
 
     def write(self, data: bytes) -> None:
@@ -74,8 +69,8 @@ class PreparedRequest(Request):
 
     def _prepare_bare(self) -> None:
         """For the answers that Twisted gives by itself."""
-        if self.channel is not None and not self.ended:
-            self.channel.answering_early(self)
+        if self.channel is not None:
+            self.channel.answering(self)
         self.setHeader(b"Docker-Distribution-Api-Version", b"registry/2.0")
         self.setHeader(b"Server", b"regd")
         self.setHeader(b"Date", datetimeToString())

@@ -296,8 +296,10 @@ class StreamingChannel(PlainChannel):
             self._continue_awaited = False
             self._send100Continue()
 
-    def answering_early(self, request: StreamingRequest) -> None:
-        """The answer to a request begins before its body has ended: say so when the connection cannot outlive it."""
+    def answering(self, request: StreamingRequest) -> None:
+        """The answer to a request begins, maybe before its body has ended: say so when the connection cannot outlive it."""
+        if request.ended:
+            return
         body = request.body
         left = None if body.length is None else body.length - body.received
         if left is None or left > DRAIN_LIMIT or self._continue_awaited:

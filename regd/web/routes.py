@@ -43,6 +43,7 @@ class _Target:
 class Routes(Leaf):
     """
     :param app: the routes, bound to the object whose methods they are.
+    :raises ValueError: for a route of a form that is not compiled.
     """
 
     def __init__(self, app: Any) -> None:
@@ -131,6 +132,6 @@ def _parts(rule: Rule) -> tuple[list[str], Any]:
             continue
         rest = rule._parts[number + 1 :]
         if not part.final or any(not more.static or more.content for more in rest) or (part.suffixed and rule.strict_slashes):
-            raise NotImplementedError(f"a route of a form that is not compiled: {rule.rule}")
+            raise ValueError(f"{rule.rule}: variables have to come in one piece at the end of a route")
         return fixed, part
     return fixed, None
