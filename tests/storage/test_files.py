@@ -25,9 +25,14 @@ class InMemoryTest(SynchronousTestCase):
 
 
 class FileSinkTest(SynchronousTestCase):
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory(prefix="regd-test-")
+        self.addCleanup(directory.cleanup)
+        self.path = Path(directory.name) / "data"
+
     def test_the_disk_is_set_to_work_early(self) -> None:
         """Each byte once, in the order in which they come, and the last ones are left to the flush."""
-        path = Path(self.mktemp())
+        path = self.path
         path.write_bytes(b"before")
         asked: list[tuple[int, int]] = []
         self.patch(os, "posix_fadvise", lambda fd, offset, length, advice: asked.append((offset, length)))
@@ -43,9 +48,8 @@ class FileSinkTest(SynchronousTestCase):
         def refuse(fd: int, offset: int, length: int, advice: int) -> None:
             raise OSError
 
-        path = Path(self.mktemp())
         self.patch(os, "posix_fadvise", refuse)
-        sink = files.FileSink(str(path), os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+        sink = files.FileSink(str(self.path), os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
         self.addCleanup(sink.close)
         sink.write([bytes(9 << 20)])
         sink.sync()
