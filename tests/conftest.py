@@ -4,6 +4,7 @@ skips in CI.
 """
 
 import os
+import signal
 import tempfile
 from collections.abc import Generator
 
@@ -16,6 +17,10 @@ from regd.storage.files import in_memory
 # a disk; /var/tmp is one wherever there is one (Filesystem Hierarchy Standard 3.0, section 5.15).
 if in_memory(tempfile.gettempdir()):
     os.environ["TMPDIR"] = tempfile.tempdir = "/var/tmp"
+
+# A shell gives what it runs in the background no SIGINT, and the daemons that are tested would not have it either.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
