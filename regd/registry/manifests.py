@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +10,7 @@ from regd.errors import DigestInvalid, ManifestInvalid, ManifestTooLarge, Manife
 from regd.manifest import Manifest, media_type_of, parse
 from regd.names import ALGORITHMS, CANONICAL, Digest, Reference, RepositoryName, Tag
 from regd.registry.blobs import Blobs
+from regd.registry.by_digest import ByDigest
 from regd.registry.pace import Breathe, Pace
 from regd.registry.pages import names_after
 from regd.registry.rules import ManifestRules, check
@@ -53,7 +53,7 @@ class Manifests:
         self._damage = damage
         self._rules = rules
         self._breathe = breathe
-        self._cache = _Cache(_CACHE_BUDGET)
+        self._cache = ByDigest(_CACHE_BUDGET, _weight)
 
     async def get(self, name: RepositoryName, reference: Reference) -> StoredManifest:
         """
@@ -200,7 +200,7 @@ class Manifests:
             if not quiet:
                 self._damage.report(path, f"cannot be served as a manifest: {error.message}")
             return None
-        self._cache.put(stored)
+        self._cache.put(digest, stored)
         return stored
 
     async def _subject(self, digest: Digest) -> Digest | None:
@@ -232,25 +232,5 @@ def _unknown(reference: Reference) -> ManifestUnknown:
     return ManifestUnknown(f"manifest unknown: no {kind} {reference} in this repository", detail={kind: reference})
 
 
-class _Cache:
-    """Manifests by digest, the most recently used first, up to a number of bytes."""
-
-    def __init__(self, budget: int) -> None:
-        self._budget = budget
-        self._kept: OrderedDict[Digest, StoredManifest] = OrderedDict()
-        self._size = 0
-
-    def get(self, digest: Digest) -> StoredManifest | None:
-        found = self._kept.get(digest)
-        if found is not None:
-            self._kept.move_to_end(digest)
-        return found
-
-    def put(self, stored: StoredManifest) -> None:
-        if stored.digest in self._kept:
-            return
-        self._kept[stored.digest] = stored
-        self._size += len(stored.content) + _CACHE_OVERHEAD
-        while self._size > self._budget:
-            _, dropped = self._kept.popitem(last=False)
-            self._size -= len(dropped.content) + _CACHE_OVERHEAD
+def _weight(stored: StoredManifest) -> int:
+    return len(stored.content) + _CACHE_OVERHEAD

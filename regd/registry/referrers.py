@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from regd.errors import DigestInvalid, ManifestInvalid, ManifestUnknown
 from regd.manifest import Descriptor, Manifest, parse
 from regd.names import ALGORITHMS, Digest, RepositoryName, Tag
+from regd.registry.by_digest import ByDigest
 from regd.registry.manifests import Manifests
 from regd.registry.pace import Breathe, Pace
 from regd.registry.pages import Page, names_after
@@ -47,7 +48,9 @@ class Referrers:
         self._driver = driver
         self._manifests = manifests
         self._breathe = breathe
-        self._fallbacks = _Fallbacks()
+        #: What fallback tags' indexes list, by the digest of the index. That is checked against the repository on use, so it does no harm
+        #: that the index itself may be gone.
+        self._fallbacks = ByDigest(_REMEMBERED, _weight)
 
     async def page(
         self, name: RepositoryName, subject: Digest, limit: int, last: str = "", artifact_type: str | None = None
@@ -120,7 +123,8 @@ class Referrers:
         if manifest is None:
             return ()
         listed = tuple(sorted({child.digest for child in manifest.manifests}))
-        self._fallbacks.put(index, listed)
+        if len(listed) <= _REMEMBERED:
+            self._fallbacks.put(index, listed)
         return listed
 
     async def _descriptor(self, name: RepositoryName, subject: Digest, digest: Digest) -> Descriptor | None:
@@ -146,28 +150,6 @@ class Referrers:
         )
 
 
-class _Fallbacks:
-    """
-    What fallback tags' indexes list, by the digest of the index, the most recently used first. What it lists is checked against the
-    repository on use, so it does no harm that the index itself may be gone.
-    """
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[Digest, tuple[Digest, ...]] = OrderedDict()
-        self._count = 0
-
-    def get(self, index: Digest) -> tuple[Digest, ...] | None:
-        known = self._known.get(index)
-        if known is not None:
-            self._known.move_to_end(index)
-        return known
-
-    def put(self, index: Digest, listed: tuple[Digest, ...]) -> None:
-        if index in self._known or len(listed) > _REMEMBERED:
-            return
-        self._known[index] = listed
-        # One for the index itself, so that there is an end to empty ones, too.
-        self._count += len(listed) + 1
-        while self._count > _REMEMBERED:
-            _, dropped = self._known.popitem(last=False)
-            self._count -= len(dropped) + 1
+def _weight(listed: tuple[Digest, ...]) -> int:
+    # One for the index itself, so that there is an end to empty ones, too.
+    return len(listed) + 1

@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from regd.errors import DigestInvalid, ManifestBlobUnknown, ManifestInvalid, ManifestTooLarge, ManifestUnknown
 from regd.manifest import DOCKER_IMAGE, DOCKER_LIST, FOREIGN_LAYERS, OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX, Platform
 from regd.names import Digest, Tag
-from regd.registry.manifests import _CACHE_OVERHEAD, LIMIT, StoredManifest, _Cache
+from regd.registry.by_digest import ByDigest
+from regd.registry.manifests import _CACHE_OVERHEAD, LIMIT, StoredManifest, _weight
 from regd.storage import layout
 from regd.storage.layout import Path
 from regd.storage.links import Links
@@ -444,21 +445,21 @@ class CacheTest(SynchronousTestCase):
         return [manifest.digest in cache._kept for manifest in manifests]
 
     def test_the_least_recently_used_goes_first(self) -> None:
-        cache = _Cache(10 + 2 * _CACHE_OVERHEAD)
+        cache = ByDigest(10 + 2 * _CACHE_OVERHEAD, _weight)
         a, b, c = (self.stored(4, seed) for seed in range(3))
-        cache.put(a)
-        cache.put(b)
+        cache.put(a.digest, a)
+        cache.put(b.digest, b)
         self.assertIs(cache.get(a.digest), a)
-        cache.put(a)
-        cache.put(c)
+        cache.put(a.digest, a)
+        cache.put(c.digest, c)
         self.assertEqual(self.kept(cache, a, b, c), [True, False, True])
         self.assertIsNone(cache.get(b.digest))
 
     def test_one_beyond_all_bounds_leaves_an_empty_cache(self) -> None:
-        cache = _Cache(10 + _CACHE_OVERHEAD)
+        cache = ByDigest(10 + _CACHE_OVERHEAD, _weight)
         a, b = self.stored(4, 0), self.stored(11, 1)
-        cache.put(a)
-        cache.put(b)
+        cache.put(a.digest, a)
+        cache.put(b.digest, b)
         self.assertEqual(self.kept(cache, a, b), [False, False])
-        cache.put(a)
+        cache.put(a.digest, a)
         self.assertEqual(self.kept(cache, a), [True])

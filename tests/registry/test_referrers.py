@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from regd.manifest import OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX, Descriptor, Manifest
 from regd.names import Digest, Tag
 from regd.registry import pace, referrers
+from regd.registry.by_digest import ByDigest
 from regd.registry.core import Registry
 from regd.registry.referrers import fallback_tag
 from regd.registry.rules import ManifestRules
@@ -213,9 +214,8 @@ class ReferrersSuite(RegistrySuite):
         self.assertEqual(len(read), 2)
 
     def test_few_fallback_tags_are_remembered(self) -> None:
-        known = referrers._Fallbacks()
+        known = ByDigest(4, referrers._weight)
         digests = [Digest.of(b"%d" % number) for number in range(3)]
-        self.patch(referrers, "_REMEMBERED", 4)
         known.put(digests[0], tuple(digests[:2]))
         self.assertEqual(known.get(digests[0]), tuple(digests[:2]))
         known.put(digests[1], ())
