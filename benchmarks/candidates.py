@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from tests.e2e.peers import PROXYING
 from tests.e2e.process import SEARCH_PATH, free_port
 
 __all__ = [
@@ -83,26 +84,6 @@ http {{
     tcp_nodelay on;
     keepalive_requests 1000000000;
 {rest}}}
-"""
-
-#: The server of the usual compose recipe: no limit of a body's size, nothing buffered, /v1/ refused.
-_PROXYING: Final = """\
-    proxy_http_version 1.1;
-    upstream registry {{ server 127.0.0.1:{upstream}; }}
-    server {{
-        listen 127.0.0.1:{port};
-        client_max_body_size 0;
-        location /v1/ {{ return 404; }}
-        location /v2/ {{
-            proxy_pass http://registry/v2/;
-            proxy_set_header Host $http_host;
-            proxy_set_header X-Real-IP $remote_addr;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-            proxy_set_header X-Forwarded-Proto $scheme;
-            proxy_buffering off;
-            proxy_request_buffering off;
-        }}
-    }}
 """
 
 #: A server of files, for the registry's own tree of them.
@@ -228,7 +209,7 @@ def _registry_at(place: Place, port: int) -> Start:
 
 def _start_nginx_registry(place: Place) -> list[Start]:
     upstream = free_port()
-    rest = _PROXYING.format(upstream=upstream, port=place.port)
+    rest = PROXYING.format(upstream=upstream, port=place.port)
     return [_registry_at(place, upstream), _nginx(place, "nginx-registry", rest, frozenset({200}))]
 
 

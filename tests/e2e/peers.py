@@ -6,24 +6,11 @@ from tests.e2e.daemon import clean_environment
 from tests.e2e.process import Program, free_port, need
 from tests.e2e.rawhttp import Client
 
-__all__ = ["Nginx"]
+__all__ = ["PROXYING", "Nginx"]
 
-# The nginx.conf of the usual compose recipe, with what a second nginx on the
-# same machine, started by anybody, needs: its own port and its own files.
-CONFIGURATION = """\
-daemon off;
-master_process off;
-pid {directory}/nginx.pid;
-error_log stderr notice;
-events {{ worker_connections 256; }}
-http {{
-    access_log {directory}/access.log;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
-    tcp_nodelay on;
+# The server of the usual compose recipe: no limit of a body's size, nothing
+# buffered, /v1/ refused.
+PROXYING = """\
     proxy_http_version 1.1;
     upstream registry {{ server 127.0.0.1:{upstream}; }}
     server {{
@@ -40,7 +27,25 @@ http {{
             proxy_request_buffering off;
         }}
     }}
-}}
+"""
+
+# The nginx.conf of that recipe, with what a second nginx on the
+# same machine, started by anybody, needs: its own port and its own files.
+CONFIGURATION = """\
+daemon off;
+master_process off;
+pid {directory}/nginx.pid;
+error_log stderr notice;
+events {{ worker_connections 256; }}
+http {{
+    access_log {directory}/access.log;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    tcp_nodelay on;
+{proxying}}}
 """
 
 
@@ -59,7 +64,7 @@ class Nginx:
         self.client = Client(self.port)
         configuration = directory / "nginx.conf"
         configuration.write_text(
-            CONFIGURATION.format(directory=directory, upstream=upstream, port=self.port), encoding="utf-8"
+            CONFIGURATION.format(directory=directory, proxying=PROXYING.format(upstream=upstream, port=self.port)), encoding="utf-8"
         )
         self.program = Program(
             # Its own log, until it has read where that is, is in a place that only root may write to.
