@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -67,8 +68,39 @@ def channel_pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
+class _End(ABC):
+    """
+    What the event loop wants of either end.
+
+    :param channel: this end, which is read from now on.
+    """
+
+    # Any: a reactor is typed as the union of what reactors may be.
+    def __init__(self, channel: socket.socket, reactor: Any) -> None:
+        self._socket = channel
+        self._reactor = reactor
+        self._closed = False
+        reactor.addReader(self)
+
+    @abstractmethod
+    def close(self) -> None:
+        """It is over. May be called again."""
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
+        """The event loop has noticed that it is over."""
+        self.close()
+
+    def fileno(self) -> int:
+        """For the event loop; -1 when it is closed."""
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:  # noqa: N802 - Twisted's name
+        """For the event loop."""
+        return "regd"
+
+
 @implementer(IReadDescriptor)
-class GivingEnd:
+class GivingEnd(_End):
     """
     The parent's end.
 
@@ -78,14 +110,10 @@ class GivingEnd:
 
     _log = Logger()
 
-    # Any: a reactor is typed as the union of what reactors may be.
     def __init__(self, channel: socket.socket, reported: Callable[[Report], None], ended: Callable[[], None], reactor: Any) -> None:
-        self._socket = channel
         self._reported = reported
         self._ended = ended
-        self._reactor = reactor
-        self._closed = False
-        reactor.addReader(self)
+        super().__init__(channel, reactor)
 
     def send(self, connection: Any) -> bool:
         """
@@ -145,21 +173,9 @@ class GivingEnd:
             self._socket.close()
             self._ended()
 
-    def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
-        """The event loop has noticed that it is over."""
-        self.close()
-
-    def fileno(self) -> int:
-        """For the event loop; -1 when it is closed."""
-        return self._socket.fileno()
-
-    def logPrefix(self) -> str:  # noqa: N802 - Twisted's name
-        """For the event loop."""
-        return "regd"
-
 
 @implementer(IReadWriteDescriptor)
-class TakingEnd:
+class TakingEnd(_End):
     """
     The worker's end.
 
@@ -167,16 +183,12 @@ class TakingEnd:
         to be called.
     """
 
-    # Any: a reactor is typed as the union of what reactors may be.
     def __init__(self, channel: socket.socket, adopt: Callable[[socket.socket], None], reactor: Any) -> None:
-        self._socket = channel
         self._adopt = adopt
-        self._reactor = reactor
         self._taken: list[socket.socket] = []
         self._refused = 0
         self._ended = 0
-        self._closed = False
-        reactor.addReader(self)
+        super().__init__(channel, reactor)
 
     def connection_closed(self) -> None:
         """One that was adopted is over."""
@@ -222,18 +234,6 @@ class TakingEnd:
             for connection in self._taken:
                 connection.close()
             self._taken.clear()
-
-    def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
-        """The event loop has noticed that it is over."""
-        self.close()
-
-    def fileno(self) -> int:
-        """For the event loop; -1 when it is closed."""
-        return self._socket.fileno()
-
-    def logPrefix(self) -> str:  # noqa: N802 - Twisted's name
-        """For the event loop."""
-        return "regd"
 
     def _tell(self) -> None:
         report = Report(len(self._taken), self._refused, self._ended)
