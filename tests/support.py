@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from regd.storage.driver import Driver
 
-__all__ = ["Broken", "CountingDriver", "FakeBody", "HeldBody", "no_breath", "together"]
+__all__ = ["Broken", "CountingDriver", "FakeBody", "HeldBody", "no_sleep", "together"]
 
 T = TypeVar("T")
 
@@ -133,8 +133,8 @@ def _path_of(argument: Any) -> Any:
     return argument[0] if isinstance(argument, tuple) else argument
 
 
-async def no_breath() -> None:
-    """For tests that need no turns of the event loop."""
+async def no_sleep(seconds: float = 0) -> None:
+    """For tests that need no turns of the event loop, and wait for nothing."""
 
 
 async def together(*work: Coroutine[Deferred[Any], Any, T] | Awaitable[T], errors: tuple[type[Exception], ...] = ()) -> list[T | Exception]:

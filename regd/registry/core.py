@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from regd.names import Digest, RepositoryName
 from regd.registry.blobs import Blob, Blobs
 from regd.registry.catalog import Catalog
 from regd.registry.manifests import Manifests
-from regd.registry.pace import Breathe
+from regd.registry.pace import Sleep
 from regd.registry.referrers import Referrers
 from regd.registry.rules import ManifestRules
 from regd.registry.tags import Tags
@@ -26,13 +27,14 @@ class Registry:
     :param damage: told of each broken file that is met.
     :param rules: what manifests have to fulfil.
     :param now: seconds since the epoch.
-    :param breathe: gives the event loop a turn in long loops.
+    :param sleep: waits, and with 0 gives the event loop a turn in long loops.
     """
 
-    def __init__(self, driver: Driver, damage: Damage, rules: ManifestRules, now: Callable[[], float], breathe: Breathe) -> None:
+    def __init__(self, driver: Driver, damage: Damage, rules: ManifestRules, now: Callable[[], float], sleep: Sleep) -> None:
+        breathe = partial(sleep, 0)
         links = Links(driver, damage)
         self.blobs = Blobs(driver, links, damage)
-        self.uploads = Uploads(driver, self.blobs, damage, now)
+        self.uploads = Uploads(driver, self.blobs, damage, now, sleep)
         self.manifests = Manifests(driver, links, self.blobs, damage, rules, breathe)
         self.tags = Tags(driver, links, damage, breathe)
         self.referrers = Referrers(driver, self.manifests, breathe)

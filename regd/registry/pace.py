@@ -6,10 +6,13 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final
 
-__all__ = ["TURN", "Breathe", "Pace"]
+__all__ = ["TURN", "Breathe", "Pace", "Sleep"]
 
 #: Gives the event loop a turn.
 Breathe = Callable[[], Awaitable[object]]
+
+#: Waits for so many seconds, while others have their turn.
+Sleep = Callable[[float], Awaitable[object]]
 
 #: How long a loop works before it gives the others a turn, in seconds. A turn costs some 50 µs. By time, and not by the number of steps,
 #: because one step reads a link that the kernel has at hand, and another a manifest from a disk.

@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from regd.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid
 from regd.names import ALGORITHMS, CANONICAL, Digest, RepositoryName
 from regd.registry.blobs import Blobs
+from regd.registry.pace import Sleep
 from regd.storage import layout
 from regd.storage.damage import Damage
 from regd.storage.driver import Appender, Busy, Driver, HashState, Missing, Stat, StorageError
@@ -37,6 +38,11 @@ _REMEMBERED: Final = 4096
 
 #: After so many bytes at least their digest is stored. Reading fewer again costs less than writing a file does.
 _WORTH_NOTING: Final = 1024 * 1024
+
+#: After how many seconds a request looks again whether another one has let go of an upload, and how often. A client whose connection broke
+#: comes back at once, when the end of what it had sent may still be on its way to the disk.
+_LOOK: Final = 0.02
+_TRIES: Final = 250
 
 #: What ``startedat`` may hold at most, in bytes.
 _TIME_LIMIT: Final = 64
@@ -93,15 +99,17 @@ class Uploads:
     The uploads of all repositories.
 
     :param now: seconds since the epoch.
+    :param sleep: waits for so many seconds.
     """
 
     _log = Logger()
 
-    def __init__(self, driver: Driver, blobs: Blobs, damage: Damage, now: Callable[[], float]) -> None:
+    def __init__(self, driver: Driver, blobs: Blobs, damage: Damage, now: Callable[[], float], sleep: Sleep) -> None:
         self._driver = driver
         self._blobs = blobs
         self._damage = damage
         self._now = now
+        self._sleep = sleep
         self._hashes: OrderedDict[UploadId, tuple[int, HashState]] = OrderedDict()
         #: When uploads began, which never changes.
         self._times: OrderedDict[UploadId, datetime] = OrderedDict()
@@ -221,9 +229,9 @@ class Uploads:
         self._times.pop(upload.id, None)
 
     async def _hold(self, upload: Upload, offset: int | None) -> Appender:
-        """Become the one who appends to an upload."""
+        """Become the one who appends to an upload, after whoever is about to finish."""
         try:
-            appender = await self._driver.append(layout.upload_data(upload.name, upload.id))
+            appender = await self._wait_for(upload)
         except Missing:
             raise BlobUploadUnknown(detail={"uuid": upload.id}) from None
         except Busy:
@@ -239,6 +247,25 @@ class Uploads:
         elif appender.size == 0:
             appender.hash = hashlib.new(CANONICAL)
         return appender
+
+    async def _wait_for(self, upload: Upload) -> Appender:
+        path = layout.upload_data(upload.name, upload.id)
+        try:
+            return await self._driver.append(path)
+        except Busy:
+            pass
+        for _ in range(_TRIES):
+            await self._sleep(_LOOK)
+            try:
+                appender = await self._driver.append(path)
+            except Busy:
+                continue
+            if appender.size == upload.size:
+                return appender
+            # What was added meanwhile is not what this client knew of, whether it says where its own part begins or not.
+            appender.close()
+            break
+        raise Busy(path)
 
     async def _receive(self, upload: Upload, appender: Appender, body: Body) -> Upload:
         before = appender.size

@@ -128,7 +128,7 @@ class Serving:
 
     def _root(self) -> Root:
         config = self.config
-        registry = Registry(self.driver, self._damage, manifest_rules(config), time.time, self._breathe)
+        registry = Registry(self.driver, self._damage, manifest_rules(config), time.time, self._sleep)
         urls = Urls(config.http.host, config.http.prefix, config.http.relativeurls, config.reverseproxy.trusts)
         deletable = config.storage.delete.enabled
         routes = Api(
@@ -159,8 +159,8 @@ class Serving:
         for dispatcher in (*self._retired, self._dispatcher):
             await dispatcher.settle()
 
-    def _breathe(self) -> Deferred[None]:
-        return deferLater(self._reactor, 0)
+    def _sleep(self, seconds: float) -> Deferred[None]:
+        return deferLater(self._reactor, seconds)
 
 
 def make_driver(config: Config, reactor: Any) -> Driver:

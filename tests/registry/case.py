@@ -25,6 +25,7 @@ from twisted.trial.unittest import TestCase
 from regd.manifest import DOCKER_IMAGE, OCI_IMAGE, OCI_INDEX
 from regd.names import Digest, Reference, RepositoryName, Tag, parse_reference
 from regd.registry.core import Registry
+from regd.registry.pace import Sleep
 from regd.registry.rules import ManifestRules
 from regd.storage.damage import Damage
 from regd.storage.driver import Driver
@@ -32,7 +33,7 @@ from regd.storage.filesystem import FilesystemDriver
 from regd.storage.layout import Path
 from regd.storage.memory import MemoryDriver
 from regd.storage.threads import PoolThreads
-from tests.support import CountingDriver, FakeBody, no_breath
+from tests.support import CountingDriver, FakeBody, no_sleep
 
 if TYPE_CHECKING:
     Base = TestCase
@@ -120,9 +121,9 @@ class RegistrySuite(Base):
         self.driver: Any = CountingDriver(self.make_driver())
         self.registry = self.restarted()
 
-    def restarted(self, **rules: Any) -> Registry:
+    def restarted(self, sleep: Sleep = no_sleep, **rules: Any) -> Registry:
         """A registry over the same storage that remembers nothing, as after a restart, or in another process."""
-        return Registry(self.driver, self.damage, ManifestRules(**rules), lambda: NOW, no_breath)
+        return Registry(self.driver, self.damage, ManifestRules(**rules), lambda: NOW, sleep)
 
     async def push(self, repository: str, content: bytes, algorithm: str = "sha256") -> Digest:
         """Make ``content`` a blob of a repository."""

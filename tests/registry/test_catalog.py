@@ -17,7 +17,7 @@ from regd.storage import layout
 from regd.storage.layout import Path
 from regd.storage.memory import MemoryDriver
 from tests.registry.case import LAYER, OnFilesystem, OnMemory, RegistrySuite, name
-from tests.support import CountingDriver, no_breath
+from tests.support import CountingDriver, no_sleep
 
 #: ``-`` and ``.`` sort before ``/``, digits, ``_`` and letters after it.
 COMPONENTS = st.sampled_from(["a", "a-b", "a.b", "a0", "a_b", "ab", "a--b", "b", "a-b-c", "0", "a-0", "aa"])
@@ -158,7 +158,7 @@ class CatalogModelTest(SynchronousTestCase):
 
         async def run() -> None:
             await grow(driver, repositories, others)
-            catalog = Catalog(driver, no_breath)
+            catalog = Catalog(driver, no_sleep)
             expected = sorted(set(repositories))
             later = [each for each in expected if each > last]
             self.assertEqual(await pages(catalog, limit), expected)
@@ -176,7 +176,7 @@ class CatalogModelTest(SynchronousTestCase):
 
         async def run() -> None:
             await grow(driver, ["a", "a/b"])
-            await pages(Catalog(driver, no_breath), 10, last)
+            await pages(Catalog(driver, no_sleep), 10, last)
             for path, *_ in driver.asked("names"):
                 below = path.removeprefix(layout.repositories()).removeprefix("/")
                 try:
@@ -212,7 +212,7 @@ class CatalogModelTest(SynchronousTestCase):
 
         async def run() -> None:
             await grow(driver, sorted(there))
-            catalog = Catalog(driver, no_breath)
+            catalog = Catalog(driver, no_sleep)
             found: list[str] = []
             last = None
             while last != "":
@@ -235,7 +235,7 @@ class CatalogModelTest(SynchronousTestCase):
         async def run() -> None:
             await grow(driver, [f"r{number:04}" for number in range(500)])
             driver.calls.clear()
-            page = await Catalog(driver, no_breath).page(100, "r0250")
+            page = await Catalog(driver, no_sleep).page(100, "r0250")
             self.assertEqual((page.entries[0], page.last), ("r0251", "r0350"))
 
         self.successResultOf(Deferred.fromCoroutine(run()))

@@ -15,7 +15,7 @@ from regd.storage.driver import Missing
 from regd.storage.layout import Path
 from regd.storage.memory import MemoryDriver
 from regd.storage.sorted_names import in_bytes
-from tests.support import CountingDriver, no_breath, sorted_names
+from tests.support import CountingDriver, no_sleep, sorted_names
 
 NAMES = st.text("a-.0\u00e9\U00010000", min_size=1, max_size=4)
 DIRECTORY = Path("d")
@@ -29,7 +29,7 @@ class NamesAfterTest(SynchronousTestCase):
         async def run() -> list[str]:
             for name in names:
                 await driver.write((Path(f"d/{name}"), b""))
-            return [name async for name in names_after(driver, DIRECTORY, last, expected, Pace(no_breath))]
+            return [name async for name in names_after(driver, DIRECTORY, last, expected, Pace(no_sleep))]
 
         found = self.successResultOf(Deferred.fromCoroutine(run()))
         self.assertEqual(found, [name for name in sorted_names(names) if name.encode() > in_bytes(last)])
@@ -40,7 +40,7 @@ class NamesAfterTest(SynchronousTestCase):
             driver = MemoryDriver()
             await driver.write(*((Path(f"d/{number}"), b"") for number in range(9)))
             found = []
-            async for name in names_after(driver, DIRECTORY, "", 3, Pace(no_breath)):
+            async for name in names_after(driver, DIRECTORY, "", 3, Pace(no_sleep)):
                 found.append(name)
                 if len(found) == 2:
                     await driver.delete(DIRECTORY)
@@ -50,7 +50,7 @@ class NamesAfterTest(SynchronousTestCase):
 
     def test_a_directory_that_is_not_there(self) -> None:
         async def run() -> None:
-            async for name in names_after(MemoryDriver(), DIRECTORY, "", 3, Pace(no_breath)):
+            async for name in names_after(MemoryDriver(), DIRECTORY, "", 3, Pace(no_sleep)):
                 self.fail(name)
 
         self.failureResultOf(Deferred.fromCoroutine(run()), Missing)

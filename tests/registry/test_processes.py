@@ -26,7 +26,7 @@ from regd.storage.damage import Damage
 from regd.storage.filesystem import FilesystemDriver
 from regd.storage.threads import PoolThreads
 from tests.registry.case import CONFIG, LAYER, NOW, image_manifest, name
-from tests.support import CountingDriver, FakeBody, HeldBody, no_breath, together
+from tests.support import CountingDriver, FakeBody, HeldBody, no_sleep, together
 
 REPOSITORY = name("library/alpine")
 
@@ -46,7 +46,7 @@ class Process:
         # Any: it answers for whatever the driver has.
         self.driver: Any = CountingDriver(files)
         self.damage = Damage()
-        self.registry = Registry(self.driver, self.damage, ManifestRules(), lambda: NOW, no_breath)
+        self.registry = Registry(self.driver, self.damage, ManifestRules(), lambda: NOW, no_sleep)
         self.uploads = self.registry.uploads
 
     async def push(self, repository: RepositoryName, content: bytes) -> Digest:

@@ -300,7 +300,7 @@ class PaceTest(SynchronousTestCase):
         turns = 0
         self.patch(pace, "TURN", 0)
 
-        async def breathe() -> None:
+        async def breathe(seconds: float) -> None:
             nonlocal turns
             turns += 1
 

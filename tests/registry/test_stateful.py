@@ -21,7 +21,7 @@ from regd.registry.uploads import Upload, UploadRangeInvalid
 from regd.storage.damage import Damage
 from regd.storage.memory import MemoryDriver
 from tests.registry.case import NOW, descriptor
-from tests.support import FakeBody, no_breath
+from tests.support import FakeBody, no_sleep
 
 #: Few of each, so that things meet.
 REPOSITORIES = st.sampled_from([RepositoryName(text) for text in ("a", "a-b", "a/b", "a.b", "b/c/d")])
@@ -51,7 +51,7 @@ class RegistryMachine(RuleBasedStateMachine):
         self.known: set[RepositoryName] = set()
 
     def process(self) -> Registry:
-        return Registry(self.driver, self.damage, ManifestRules(), lambda: NOW, no_breath)
+        return Registry(self.driver, self.damage, ManifestRules(), lambda: NOW, no_sleep)
 
     def do(self, work: Any, refusal: type[Exception] | None = None) -> Any:
         """

@@ -20,7 +20,7 @@ from regd.storage.layout import Path
 from regd.storage.links import Links
 from regd.storage.memory import MemoryDriver
 from tests.registry.case import LAYER, OnFilesystem, OnMemory, RegistrySuite, name
-from tests.support import CountingDriver, no_breath
+from tests.support import CountingDriver, no_sleep
 
 REPOSITORY = name("library/alpine")
 LINK = Digest.of(b"x").encode()
@@ -139,7 +139,7 @@ class TagsModelTest(SynchronousTestCase):
                 for entry in entries:
                     await driver.write((Path(f"{layout.tags(REPOSITORY)}/{entry}/current/link"), content))
             await driver.write((Path(f"{layout.manifests(REPOSITORY)}/x"), b""))
-            tags = Tags(driver, Links(driver, damage), damage, no_breath)
+            tags = Tags(driver, Links(driver, damage), damage, no_sleep)
             expected = sorted(entry for entry in whole if entry[0] not in ".-")
             self.assertEqual(await pages(tags, limit), expected)
             self.assertEqual(await pages(tags, limit, last), [entry for entry in expected if entry > last])
@@ -175,7 +175,7 @@ class TagsModelTest(SynchronousTestCase):
             for entry in there:
                 await driver.write((layout.tag_link(REPOSITORY, Tag(entry)), LINK))
             await driver.write((Path(f"{layout.tags(REPOSITORY)}/z.tmp"), b""))
-            tags = Tags(driver, Links(driver, Damage()), Damage(), no_breath)
+            tags = Tags(driver, Links(driver, Damage()), Damage(), no_sleep)
             found: list[str] = []
             last = None
             while last != "":
@@ -199,7 +199,7 @@ class TagsModelTest(SynchronousTestCase):
         async def run() -> None:
             await driver.write(*((layout.tag_link(REPOSITORY, Tag(f"t{number:04}")), LINK) for number in range(500)))
             driver.calls.clear()
-            page = await Tags(driver, Links(driver, Damage()), Damage(), no_breath).page(REPOSITORY, 100, "t0250")
+            page = await Tags(driver, Links(driver, Damage()), Damage(), no_sleep).page(REPOSITORY, 100, "t0250")
             self.assertEqual((page.entries[0], page.last), ("t0251", "t0350"))
 
         self.successResultOf(Deferred.fromCoroutine(run()))

@@ -25,7 +25,7 @@ from regd.storage.driver import Full, StorageError
 from regd.storage.layout import UploadId
 from regd.storage.memory import MemoryDriver
 from tests.registry.case import NOW, OnFilesystem, OnMemory, RegistrySuite, name
-from tests.support import Broken, CountingDriver, FakeBody, HeldBody, no_breath, together
+from tests.support import Broken, CountingDriver, FakeBody, HeldBody, no_sleep, together
 
 REPOSITORY = name("library/alpine")
 
@@ -139,6 +139,39 @@ class UploadsSuite(RegistrySuite):
         digest = await self.uploads.finish(upload, Digest.of(b"first and last"), None)
         self.assertEqual(await self.blob(REPOSITORY, digest), b"first and last")
         self.assertEqual(self.driver.asked("hash"), [])
+
+    async def test_who_comes_when_the_first_is_about_to_finish_waits_for_it(self) -> None:
+        """A client whose connection broke comes back before the end of what it had sent is stored."""
+        upload = await self.uploads.append(await self.uploads.start(REPOSITORY), FakeBody(b"first"))
+        body = HeldBody()
+        first = Deferred.fromCoroutine(self.uploads.append(upload, body))
+        turns = 0
+
+        async def sleep(seconds: float) -> None:
+            nonlocal turns
+            turns += 1
+            if turns == 3:
+                body.end()
+                await first
+
+        other = self.restarted(sleep).uploads
+        upload = await other.append(await other.find(REPOSITORY, upload.id), FakeBody(b" second"), offset=5)
+        self.assertEqual((turns, upload.size), (3, 12))
+        digest = await other.finish(upload, Digest.of(b"first second"), None)
+        self.assertEqual(await self.blob(REPOSITORY, digest), b"first second")
+
+    async def test_who_waits_is_refused_when_the_first_has_gone_on(self) -> None:
+        upload = await self.uploads.start(REPOSITORY)
+        body = HeldBody()
+        first = Deferred.fromCoroutine(self.uploads.append(upload, body))
+
+        async def sleep(seconds: float) -> None:
+            body.feed(b"first")
+            body.end()
+            await first
+
+        error = await self.refused(UploadRangeInvalid, self.restarted(sleep).uploads.append(upload, FakeBody(b"second")))
+        self.assertEqual(error.upload.size, 5)
 
     async def test_two_that_finish_one_upload(self) -> None:
         upload = await self.uploads.append(await self.uploads.start(REPOSITORY), FakeBody(b"content"))
@@ -422,7 +455,7 @@ class AnyOrderTest(SynchronousTestCase):
         driver: Any = CountingDriver(MemoryDriver())
 
         def process() -> Registry:
-            return Registry(driver, Damage(), ManifestRules(), lambda: NOW, no_breath)
+            return Registry(driver, Damage(), ManifestRules(), lambda: NOW, no_sleep)
 
         async def run() -> None:
             registry = process()

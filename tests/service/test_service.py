@@ -439,8 +439,8 @@ class ListeningTests(TestCase):
             set_limit.assert_not_called()
             log.warn.assert_not_called()
 
-    async def test_breathe(self) -> None:
-        await Serving(loaded(self).config, io.StringIO(), reactor)._breathe()
+    async def test_sleep(self) -> None:
+        await Serving(loaded(self).config, io.StringIO(), reactor)._sleep(0)
         await deferLater(reactor, 0)
 
     async def test_sighup(self) -> None:
