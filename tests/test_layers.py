@@ -17,16 +17,18 @@ PACKAGE = ROOT / "regd"
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "__init__": frozenset(),
     "errors": frozenset(),
+    "pace": frozenset(),
     "names": frozenset({"errors"}),
     "manifest": frozenset({"names", "errors"}),
     "config": frozenset({"names", "errors"}),
     "storage": frozenset({"names", "errors"}),
-    "registry": frozenset({"storage", "manifest", "names", "errors"}),
+    "maintenance": frozenset({"storage", "manifest", "names", "errors", "pace"}),
+    "registry": frozenset({"maintenance", "storage", "manifest", "names", "errors", "pace"}),
     "telemetry": frozenset({"config", "storage"}),
     "web": frozenset({"registry", "storage", "manifest", "names", "errors", "telemetry"}),
     "workers": frozenset({"web"}),
     "service": frozenset(
-        {"workers", "web", "telemetry", "registry", "storage", "config", "manifest", "names", "errors"}
+        {"workers", "web", "telemetry", "registry", "maintenance", "storage", "config", "manifest", "names", "errors"}
     ),
     "worker": frozenset({"service"}),
     "cli": frozenset({"service", "config"}),
@@ -35,13 +37,14 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 # Where a room may see only one module of another: the seam between them.
 ONLY_THROUGH: dict[tuple[str, str], frozenset[str]] = {
     ("web", "storage"): frozenset({"regd.storage.driver"}),
+    ("registry", "maintenance"): frozenset({"regd.maintenance.gate"}),
 }
 
 # Rooms of pure functions: values in, values out, no Twisted at all.
-PURE = frozenset({"errors", "names", "manifest"})
+PURE = frozenset({"errors", "names", "manifest", "pace"})
 
 # Rooms that must not know HTTP.
-WITHOUT_HTTP = PURE | {"config", "storage", "registry"}
+WITHOUT_HTTP = PURE | {"config", "storage", "maintenance", "registry"}
 HTTP_PACKAGES = ("twisted.web", "klein", "treq")
 
 LONGEST = 450

@@ -8,7 +8,7 @@ from typing import Final
 
 from regd.errors import NameInvalid
 from regd.names import NAME_LIMIT, RepositoryName
-from regd.registry.pace import Breathe, Pace
+from regd.pace import Breathe, Pace
 from regd.registry.pages import Page, names_after
 from regd.storage import layout
 from regd.storage.driver import Driver, Missing

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from functools import partial
 
 from regd.names import Digest, RepositoryName
+from regd.pace import Sleep
 from regd.registry.blobs import Blob, Blobs
 from regd.registry.catalog import Catalog
 from regd.registry.manifests import Manifests
-from regd.registry.pace import Sleep
 from regd.registry.referrers import Referrers
 from regd.registry.rules import ManifestRules
 from regd.registry.tags import Tags

@@ -9,9 +9,9 @@ from typing import Final
 from regd.errors import DigestInvalid, ManifestInvalid, ManifestTooLarge, ManifestUnknown
 from regd.manifest import Manifest, media_type_of, parse
 from regd.names import ALGORITHMS, CANONICAL, Digest, Reference, RepositoryName, Tag
+from regd.pace import Breathe, Pace
 from regd.registry.blobs import Blobs
 from regd.registry.by_digest import ByDigest
-from regd.registry.pace import Breathe, Pace
 from regd.registry.pages import names_after
 from regd.registry.rules import ManifestRules, check
 from regd.storage import layout

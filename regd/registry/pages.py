@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from regd.registry.pace import Pace
+from regd.pace import Pace
 from regd.storage.driver import Driver, Missing
 from regd.storage.layout import Path
 

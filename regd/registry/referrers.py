@@ -16,9 +16,9 @@ from typing import Final
 from regd.errors import DigestInvalid, ManifestInvalid, ManifestUnknown
 from regd.manifest import Descriptor, Manifest, parse
 from regd.names import ALGORITHMS, Digest, RepositoryName, Tag
+from regd.pace import Breathe, Pace
 from regd.registry.by_digest import ByDigest
 from regd.registry.manifests import Manifests
-from regd.registry.pace import Breathe, Pace
 from regd.registry.pages import Page, names_after
 from regd.storage import layout
 from regd.storage.driver import Driver, Missing

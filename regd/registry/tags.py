@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from regd.errors import NameUnknown, TagInvalid
 from regd.names import RepositoryName, Tag
-from regd.registry.pace import Breathe, Pace
+from regd.pace import Breathe, Pace
 from regd.registry.pages import Page, names_after
 from regd.storage import layout
 from regd.storage.damage import Damage

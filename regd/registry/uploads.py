@@ -22,8 +22,8 @@ from twisted.logger import Logger
 
 from regd.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid
 from regd.names import ALGORITHMS, CANONICAL, Digest, RepositoryName
+from regd.pace import Sleep
 from regd.registry.blobs import Blobs
-from regd.registry.pace import Sleep
 from regd.storage import layout
 from regd.storage.damage import Damage
 from regd.storage.driver import Appender, Busy, Driver, HashState, Missing, Stat, StorageError

@@ -20,6 +20,15 @@ It is the tree of ``registry:2``, to the letter, so that either can serve what t
     │       │   └── digests/<alg>/<offset>                 regd's: hexadecimal digest of the first <offset> bytes
     │       └── _referrers/<alg>/<hex>/<alg>/<hex>/link    regd's: that manifest has the subject <alg>/<hex>
     └── regd                                               regd's own files; registry:2 never looks here
+        ├── gate                                           a lock that changes hold together, and a collection alone
+        ├── gate.queue                                     a lock that all pass on their way to the gate
+        ├── collector                                      a lock of the one collection that runs
+        ├── collecting                                     when that collection began: its own time
+        ├── trash/<run>/<number>                           what a collection has taken away and not yet removed
+        ├── damaged/<alg>/<hex>/data                       what a scrub has moved aside
+        ├── collection.json                                what became of the last collection
+        ├── purge.json                                     what became of the last purge of uploads
+        └── scrub.json                                     how far the last scrub came, and what it found
 
 A link holds a digest, ``sha256:<hex>``, without a newline. ``registry:2`` passes over every name below a repository that begins with ``_``
 and that it does not know, and removes an upload with all that is in its directory, so what regd adds is invisible to it.
@@ -39,13 +48,21 @@ __all__ = [
     "Path",
     "UploadId",
     "blob_data",
+    "blobs",
+    "collecting",
+    "collector",
+    "damaged",
+    "gate",
+    "gate_queue",
     "layer",
     "layer_link",
+    "layers",
     "manifests",
     "referrer",
     "referrer_link",
     "referrers",
     "referrers_root",
+    "report",
     "repositories",
     "repository",
     "revision",
@@ -55,6 +72,7 @@ __all__ = [
     "tag_index_link",
     "tag_link",
     "tags",
+    "trash",
     "upload",
     "upload_data",
     "upload_digest",
@@ -67,6 +85,9 @@ Path = NewType("Path", str)
 
 _V2 = "docker/registry/v2"
 _REPOSITORIES = f"{_V2}/repositories"
+
+#: regd's own corner of the root, beside registry:2's tree.
+_OWN = "regd"
 
 
 class UploadId(str):
@@ -201,3 +222,48 @@ def referrer(name: RepositoryName, subject: Digest, digest: Digest) -> Path:
 def referrer_link(name: RepositoryName, subject: Digest, digest: Digest) -> Path:
     """The link to a referrer."""
     return Path(f"{referrer(name, subject, digest)}/link")
+
+
+def blobs() -> Path:
+    """The directory of all blobs: a directory for each algorithm."""
+    return Path(f"{_V2}/blobs")
+
+
+def layers(name: RepositoryName) -> Path:
+    """The directory of all links to blobs: a directory for each algorithm."""
+    return Path(f"{_REPOSITORIES}/{name}/_layers")
+
+
+def gate() -> Path:
+    """The lock that changes hold together, and a collection alone."""
+    return Path(f"{_OWN}/gate")
+
+
+def gate_queue() -> Path:
+    """The lock that is passed on the way to the gate."""
+    return Path(f"{_OWN}/gate.queue")
+
+
+def collector() -> Path:
+    """The lock of the one collection that runs."""
+    return Path(f"{_OWN}/collector")
+
+
+def collecting() -> Path:
+    """A file that was last written when the collection began that runs; nothing where none runs."""
+    return Path(f"{_OWN}/collecting")
+
+
+def trash(run: str = "", number: int | None = None) -> Path:
+    """The directory of what collections have taken away; of what one has; of one thing that one has."""
+    return Path("/".join([f"{_OWN}/trash", *filter(None, (run, "" if number is None else str(number)))]))
+
+
+def damaged(digest: Digest) -> Path:
+    """The bytes of a blob that do not have its digest, moved aside."""
+    return Path(f"{_OWN}/damaged/{_split(digest)}/data")
+
+
+def report(run: str) -> Path:
+    """What became of the last run: ``collection``, ``purge`` or ``scrub``. JSON."""
+    return Path(f"{_OWN}/{run}.json")

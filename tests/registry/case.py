@@ -24,8 +24,8 @@ from twisted.trial.unittest import TestCase
 
 from regd.manifest import DOCKER_IMAGE, OCI_IMAGE, OCI_INDEX
 from regd.names import Digest, Reference, RepositoryName, Tag, parse_reference
+from regd.pace import Sleep
 from regd.registry.core import Registry
-from regd.registry.pace import Sleep
 from regd.registry.rules import ManifestRules
 from regd.storage.damage import Damage
 from regd.storage.driver import Driver

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from regd import pace
 from regd.errors import NameInvalid
 from regd.names import RepositoryName
-from regd.registry import pace
 from regd.registry.catalog import Catalog
 from regd.storage import layout
 from regd.storage.layout import Path

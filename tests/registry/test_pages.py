@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from regd.registry import pace
-from regd.registry.pace import TURN, Pace
+from regd import pace
+from regd.pace import TURN, Pace
 from regd.registry.pages import names_after
 from regd.storage.driver import Missing
 from regd.storage.layout import Path

@@ -7,9 +7,10 @@ import json
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from regd import pace
 from regd.manifest import OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX, Descriptor, Manifest
 from regd.names import Digest, Tag
-from regd.registry import pace, referrers
+from regd.registry import referrers
 from regd.registry.by_digest import ByDigest
 from regd.registry.core import Registry
 from regd.registry.referrers import fallback_tag

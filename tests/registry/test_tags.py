@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from regd import pace
 from regd.errors import NameUnknown
 from regd.names import Digest, Tag
-from regd.registry import pace
 from regd.registry.tags import Tags
 from regd.storage import layout
 from regd.storage.damage import Damage

@@ -34,13 +34,21 @@ def all_paths(name: RepositoryName, tag: Tag, digest: Digest, subject: Digest, u
     """
     return {
         "blob_data": layout.blob_data(digest),
+        "blobs": layout.blobs(),
+        "collecting": layout.collecting(),
+        "collector": layout.collector(),
+        "damaged": layout.damaged(digest),
+        "gate": layout.gate(),
+        "gate_queue": layout.gate_queue(),
         "layer": layout.layer(name, digest),
+        "layers": layout.layers(name),
         "layer_link": layout.layer_link(name, digest),
         "manifests": layout.manifests(name),
         "referrer": layout.referrer(name, subject, digest),
         "referrer_link": layout.referrer_link(name, subject, digest),
         "referrers": layout.referrers(name, subject, digest.algorithm),
         "referrers_root": layout.referrers_root(name),
+        "report": layout.report("collection"),
         "repositories": layout.repositories(),
         "repository": layout.repository(name),
         "revision": layout.revision(name, digest),
@@ -50,6 +58,7 @@ def all_paths(name: RepositoryName, tag: Tag, digest: Digest, subject: Digest, u
         "tag_index_link": layout.tag_index_link(name, tag, digest),
         "tag_link": layout.tag_link(name, tag),
         "tags": layout.tags(name),
+        "trash": layout.trash("run", 7),
         "upload": layout.upload(name, upload),
         "upload_data": layout.upload_data(name, upload),
         "upload_digest": layout.upload_digest(name, upload, "sha256", 1234),
@@ -67,13 +76,21 @@ class DrawingTest(SynchronousTestCase):
             all_paths(NAME, TAG, DIGEST, SUBJECT, UPLOAD),
             {
                 "blob_data": f"docker/registry/v2/blobs/sha256/ab/ab{'c' * 62}/data",
+                "blobs": "docker/registry/v2/blobs",
+                "collecting": "regd/collecting",
+                "collector": "regd/collector",
+                "damaged": f"regd/damaged/{split}/data",
+                "gate": "regd/gate",
+                "gate_queue": "regd/gate.queue",
                 "layer": f"{repository}/_layers/{split}",
+                "layers": f"{repository}/_layers",
                 "layer_link": f"{repository}/_layers/{split}/link",
                 "manifests": f"{repository}/_manifests",
                 "referrer": f"{repository}/_referrers/sha512/de{'f' * 126}/{split}",
                 "referrer_link": f"{repository}/_referrers/sha512/de{'f' * 126}/{split}/link",
                 "referrers": f"{repository}/_referrers/sha512/de{'f' * 126}/sha256",
                 "referrers_root": f"{repository}/_referrers",
+                "report": "regd/collection.json",
                 "repositories": "docker/registry/v2/repositories",
                 "repository": repository,
                 "revision": f"{repository}/_manifests/revisions/{split}",
@@ -83,6 +100,7 @@ class DrawingTest(SynchronousTestCase):
                 "tag_index_link": f"{repository}/_manifests/tags/v1.0/index/{split}/link",
                 "tag_link": f"{repository}/_manifests/tags/v1.0/current/link",
                 "tags": f"{repository}/_manifests/tags",
+                "trash": "regd/trash/run/7",
                 "upload": f"{repository}/_uploads/{UPLOAD}",
                 "upload_data": f"{repository}/_uploads/{UPLOAD}/data",
                 "upload_digest": f"{repository}/_uploads/{UPLOAD}/digests/sha256/1234",
@@ -103,6 +121,7 @@ class DrawingTest(SynchronousTestCase):
             general = path.replace(str(UPLOAD), "<uuid>").replace("library/alpine", "<name>").replace("v1.0", "<tag>")
             general = general.replace(f"/ab/ab{'c' * 62}", "/<hex[0:2]>/<hex>").replace("sha512", "<alg>").replace("sha256", "<alg>")
             general = general.replace(f"ab{'c' * 62}", "<hex>").replace(f"de{'f' * 126}", "<hex>").replace("1234", "<offset>")
+            general = general.replace("run/7", "<run>/<number>")
             self.assertTrue(any(line == general or line.startswith(f"{general}/") for line in drawn), f"{function}: {general}")
 
     def test_the_top_of_all_repositories(self) -> None:
@@ -116,7 +135,7 @@ def _drawn(text: str) -> list[str]:
     above: list[tuple[int, str]] = []
     found = []
     for line in text.splitlines():
-        match = re.match(r"\s+([│ ]*[├└]── )(\S+)", line)
+        match = re.match(r" {4}([│ ]*[├└]── )(\S+)", line)
         if match is None:
             continue
         depth = len(match[1])
@@ -130,7 +149,7 @@ def _drawn(text: str) -> list[str]:
 class BelowTheRootTest(SynchronousTestCase):
     def inside(self, paths: dict[str, Path]) -> None:
         for path in paths.values():
-            self.assertTrue(path.startswith("docker/registry/v2/"), path)
+            self.assertTrue(path.startswith(("docker/registry/v2/", "regd/")), path)
             self.assertEqual(posixpath.normpath(path), path)
             for component in path.split("/"):
                 self.assertNotIn(component, ("", ".", ".."))
