@@ -16,6 +16,7 @@ from regd.config.model import (
     Debug,
     Delete,
     FilesystemStorage,
+    GarbageCollect,
     IndexRules,
     InMemoryStorage,
     Loaded,
@@ -27,10 +28,12 @@ from regd.config.model import (
     ReverseProxy,
     Storage,
     Tags,
+    UploadPurging,
     URLRules,
     Validation,
 )
 from regd.config.report import Report, check
+from regd.config.window import Window
 
 __all__ = [
     "DEFAULT_PATH",
@@ -42,6 +45,7 @@ __all__ = [
     "Debug",
     "Delete",
     "FilesystemStorage",
+    "GarbageCollect",
     "InMemoryStorage",
     "IndexRules",
     "Loaded",
@@ -57,7 +61,9 @@ __all__ = [
     "Tags",
     "URLRules",
     "UnixAddress",
+    "UploadPurging",
     "Validation",
+    "Window",
     "check",
     "default_path",
     "load",

@@ -14,7 +14,7 @@ from regd.config.document import ListNode, MapNode, Node, Scalar
 from regd.config.error import ConfigError, shown
 from regd.config.model import Network
 from regd.config.patterns import Pattern
-from regd.config.values import Parser, Place, boolean, checked, from_text, integer, list_of, mapping_of, text
+from regd.config.values import Parser, Place, boolean, checked, duration, from_text, integer, list_of, mapping_of, text
 
 __all__ = [
     "DEFAULT_ADDRESS",
@@ -23,11 +23,14 @@ __all__ = [
     "deprecated",
     "directory",
     "empty_section",
+    "grace",
     "header_fields",
     "http2_disabled",
+    "interval",
     "listen_address",
     "log_fields",
     "network",
+    "or_as",
     "page_size",
     "pattern",
     "thread_count",
@@ -52,6 +55,7 @@ _VISIBLE = re.compile(r"[!-~]+")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 #: More processes than this are a mistake: each takes some 50 MB.
 _MOST_WORKERS = 128
+_MINUTE = 60.0
 #: registry:2 takes fewer for this many.
 _FEWEST_THREADS = 25
 
@@ -244,6 +248,33 @@ def _written(node: Node) -> str:
             return f"[{', '.join(map(_written, node.items))}]"
         case MapNode():
             return f"{{{', '.join(f'{name}: {_written(below)}' for name, below in node.entries.items())}}}"
+
+
+def or_as(parser: Parser[T], other: str) -> Parser[T | None]:
+    """A parser of a value whose default is that of another key."""
+    return Parser(parser.read, lambda value: f"as {other}" if value is None else parser.show(value), parser.inner)
+
+
+def interval(parser: Parser[float]) -> Parser[float]:
+    """The time from one run of the maintenance to the next, in seconds."""
+    return _warned(parser, "a run less than a minute after the last one finds little to do, and keeps the disk busy")
+
+
+def grace() -> Parser[float]:
+    """``storage.maintenance.garbagecollect.grace``, in seconds."""
+    return _warned(duration(), "less than a minute: the layers of a push that takes longer may be removed before its manifest comes")
+
+
+def _warned(parser: Parser[float], what: str) -> Parser[float]:
+    """The same parser with a warning about less than a minute."""
+
+    def read(place: Place) -> float:
+        found = parser.read(place)
+        if found < _MINUTE:
+            place.warn(what)
+        return found
+
+    return Parser(read, parser.show, parser.inner)
 
 
 def page_size(*, minimum: int | None = None, default: int) -> Parser[int]:

@@ -12,7 +12,6 @@ __all__ = ["FOREIGN"]
 
 _REDIS = "redis is not used; regd needs no cache that processes share"
 _TLS = "this version does not speak TLS; it belongs to the proxy in front"
-_PURGING = "this version does not remove abandoned uploads"
 _PROMETHEUS = "this version has no page of metrics"
 _HEALTH = "this version makes no checks at intervals; http.debug.addr serves /debug/health"
 _NOTIFICATIONS = "this version sends no notifications"
@@ -59,8 +58,6 @@ FOREIGN: tuple[Row, ...] = (
     ),
     *_drivers(),
     Ignored("storage.tag.concurrencylimit", "tags are looked up within storage.filesystem.maxthreads"),
-    Ignored("storage.maintenance.uploadpurging.enabled", _PURGING, harmless=("false",)),
-    *_ignored("storage.maintenance.uploadpurging", _PURGING, "age interval dryrun", switch="enabled"),
     Refused("auth.silly", _NO_AUTH, "none", presence=True),
     Refused("auth.htpasswd", _NO_AUTH, "none", presence=True),
     Refused("auth.token", _NO_AUTH, "none", presence=True),

@@ -12,9 +12,10 @@ from regd.config import checks
 from regd.config.addresses import TCPAddress, UnixAddress, parse_unix_address
 from regd.config.error import shown
 from regd.config.foreign import FOREIGN
-from regd.config.model import Network, Platform
+from regd.config.model import GarbageCollect, Network, Platform, UploadPurging
 from regd.config.schema import Key, Row, build
 from regd.config.values import Parser, boolean, choice, duration, from_text, integer, list_of, record, text
+from regd.config.window import Window, parse_window
 
 LogLevel = Literal["error", "warn", "info", "debug"]
 LogFormatter = Literal["text", "json", "logstash"]
@@ -37,6 +38,30 @@ FILESYSTEM_THREADS = Key("storage.filesystem.maxthreads", checks.thread_count(),
 INMEMORY = Key("storage.inmemory", checks.empty_section(), None)
 DELETE_ENABLED = Key("storage.delete.enabled", boolean(), default=False)
 READONLY_ENABLED = Key("storage.maintenance.readonly.enabled", boolean(), default=False)
+#: What the sections say where the file says nothing.
+_COLLECTING = GarbageCollect(enabled=False)
+_PURGING = UploadPurging()
+#: ``None`` is as ``storage.delete.enabled``: where nobody deletes, there is little to collect.
+COLLECT_ENABLED: Key[bool | None] = Key(
+    "storage.maintenance.garbagecollect.enabled", checks.or_as(boolean(), "storage.delete.enabled"), None
+)
+COLLECT_INTERVAL = Key(
+    "storage.maintenance.garbagecollect.interval", checks.interval(duration(minimum=1_000_000_000)), _COLLECTING.interval
+)
+COLLECT_WINDOW: Key[Window | None] = Key(
+    "storage.maintenance.garbagecollect.window", from_text(parse_window, lambda window: str(window or "none")), _COLLECTING.window
+)
+COLLECT_GRACE = Key("storage.maintenance.garbagecollect.grace", checks.grace(), _COLLECTING.grace)
+COLLECT_UNTAGGED = Key("storage.maintenance.garbagecollect.untagged", boolean(), _COLLECTING.untagged)
+COLLECT_DRYRUN = Key("storage.maintenance.garbagecollect.dryrun", boolean(), _COLLECTING.dryrun)
+COLLECT_MAXRATE = Key("storage.maintenance.garbagecollect.maxrate", integer(minimum=0), _COLLECTING.maxrate)
+COLLECT_WAIT = Key("storage.maintenance.garbagecollect.wait", duration(), _COLLECTING.wait)
+PURGE_ENABLED = Key("storage.maintenance.uploadpurging.enabled", boolean(), _PURGING.enabled)
+PURGE_AGE = Key("storage.maintenance.uploadpurging.age", duration(bare=False), _PURGING.age)
+PURGE_INTERVAL = Key(
+    "storage.maintenance.uploadpurging.interval", checks.interval(duration(minimum=1_000_000_000, bare=False)), _PURGING.interval
+)
+PURGE_DRYRUN = Key("storage.maintenance.uploadpurging.dryrun", boolean(), _PURGING.dryrun)
 REDIRECT_DISABLE = Key("storage.redirect.disable", boolean(), default=True)
 CACHE_DESCRIPTOR = Key("storage.cache.blobdescriptor", checks.cache_kind(), "")
 CACHE_LAYERINFO = Key("storage.cache.layerinfo", checks.cache_kind(), "")
@@ -85,6 +110,18 @@ OBEYED: tuple[Key[Any], ...] = (
     INMEMORY,
     DELETE_ENABLED,
     READONLY_ENABLED,
+    COLLECT_ENABLED,
+    COLLECT_INTERVAL,
+    COLLECT_WINDOW,
+    COLLECT_GRACE,
+    COLLECT_UNTAGGED,
+    COLLECT_DRYRUN,
+    COLLECT_MAXRATE,
+    COLLECT_WAIT,
+    PURGE_ENABLED,
+    PURGE_AGE,
+    PURGE_INTERVAL,
+    PURGE_DRYRUN,
     REDIRECT_DISABLE,
     CACHE_DESCRIPTOR,
     CACHE_LAYERINFO,

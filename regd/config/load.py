@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from regd.config import keys
 from regd.config.document import MapNode, Node, is_null, parse_document
@@ -18,6 +18,7 @@ from regd.config.model import (
     Debug,
     Delete,
     FilesystemStorage,
+    GarbageCollect,
     IndexRules,
     InMemoryStorage,
     Loaded,
@@ -28,6 +29,7 @@ from regd.config.model import (
     ReverseProxy,
     Storage,
     Tags,
+    UploadPurging,
     URLRules,
     Validation,
 )
@@ -162,7 +164,7 @@ def _config(reading: _Reading) -> Config:
         storage=Storage(
             driver=_driver(reading),
             delete=Delete(get(keys.DELETE_ENABLED)),
-            maintenance=Maintenance(ReadOnly(get(keys.READONLY_ENABLED))),
+            maintenance=_maintenance(reading),
         ),
         http=_http(reading),
         catalog=Catalog(get(keys.CATALOG_MAXENTRIES)),
@@ -199,6 +201,45 @@ def _driver(reading: _Reading) -> FilesystemStorage | InMemoryStorage:
         reading.errors.append(ConfigError(f"storage: found no driver, allowed: one of {', '.join(_DRIVERS)}"))
     filesystem = FilesystemStorage(reading.get(keys.FILESYSTEM_ROOT), reading.get(keys.FILESYSTEM_THREADS))
     return InMemoryStorage() if named == ["inmemory"] else filesystem
+
+
+def _maintenance(reading: _Reading) -> Maintenance:
+    get = reading.get
+    enabled = get(keys.COLLECT_ENABLED)
+    return Maintenance(
+        readonly=ReadOnly(get(keys.READONLY_ENABLED)),
+        garbagecollect=GarbageCollect(
+            enabled=get(keys.DELETE_ENABLED) if enabled is None else enabled,
+            interval=get(keys.COLLECT_INTERVAL),
+            window=get(keys.COLLECT_WINDOW),
+            grace=get(keys.COLLECT_GRACE),
+            untagged=get(keys.COLLECT_UNTAGGED),
+            dryrun=get(keys.COLLECT_DRYRUN),
+            maxrate=get(keys.COLLECT_MAXRATE),
+            wait=get(keys.COLLECT_WAIT),
+        ),
+        uploadpurging=_uploadpurging(reading),
+    )
+
+
+def _uploadpurging(reading: _Reading) -> UploadPurging:
+    """As registry:2: the defaults are those of the section as a whole. One that is given has to be complete, or switched off."""
+    above = reading.node("storage.maintenance")
+    section = above.entries.get("uploadpurging") if isinstance(above, MapNode) else None
+    if not isinstance(section, MapNode):
+        return UploadPurging()
+    if not reading.get(keys.PURGE_ENABLED):
+        # registry:2 looks at nothing else then, whatever it is.
+        return UploadPurging(enabled=False)
+    purging = UploadPurging(
+        age=reading.get(keys.PURGE_AGE), interval=reading.get(keys.PURGE_INTERVAL), dryrun=reading.get(keys.PURGE_DRYRUN)
+    )
+    needed: tuple[tuple[Key[Any], str], ...] = ((keys.PURGE_AGE, "168h"), (keys.PURGE_INTERVAL, "24h"), (keys.PURGE_DRYRUN, "false"))
+    for key, example in needed:
+        if not reading.given(key):
+            allowed = f"a value, such as {example}; where uploadpurging is given and not switched off by enabled: false, it is required"
+            reading.errors.append(ConfigError(f"{key.path} ({section.origin}): found nothing, allowed: {allowed}"))
+    return purging
 
 
 def _http(reading: _Reading) -> HTTP:

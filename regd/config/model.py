@@ -12,6 +12,7 @@ from typing import Literal
 
 from regd.config.addresses import TCPAddress, UnixAddress
 from regd.config.patterns import Pattern
+from regd.config.window import Window
 
 __all__ = [
     "HTTP",
@@ -21,6 +22,7 @@ __all__ = [
     "Debug",
     "Delete",
     "FilesystemStorage",
+    "GarbageCollect",
     "InMemoryStorage",
     "IndexRules",
     "Loaded",
@@ -34,6 +36,7 @@ __all__ = [
     "Storage",
     "Tags",
     "URLRules",
+    "UploadPurging",
     "Validation",
 ]
 
@@ -88,10 +91,51 @@ class ReadOnly:
 
 
 @dataclass(frozen=True)
+class GarbageCollect:
+    """``storage.maintenance.garbagecollect``: when what nobody can reach is removed by itself, and how.
+
+    :ivar enabled: whether it happens by itself; the command works without.
+    :ivar interval: seconds from one run to the next.
+    :ivar window: the part of the day in which a run may begin; ``None`` for all of it.
+    :ivar grace: seconds for which content is kept that nothing refers to yet.
+    :ivar untagged: whether manifests go, too, that no tag, index or subject holds.
+    :ivar dryrun: whether a run only says what it would remove.
+    :ivar maxrate: files that are looked at or removed in a second; 0 for no limit.
+    :ivar wait: seconds that a change waits while the gate is closed, before it is refused with 503.
+    """
+
+    enabled: bool
+    interval: float = 86400.0
+    window: Window | None = None
+    grace: float = 3600.0
+    untagged: bool = False
+    dryrun: bool = False
+    maxrate: int = 0
+    wait: float = 5.0
+
+
+@dataclass(frozen=True)
+class UploadPurging:
+    """``storage.maintenance.uploadpurging``: when uploads are removed that nobody finished.
+
+    :ivar age: seconds since an upload began.
+    :ivar interval: seconds from one run to the next.
+    :ivar dryrun: whether a run only says what it would remove.
+    """
+
+    enabled: bool = True
+    age: float = 604800.0
+    interval: float = 86400.0
+    dryrun: bool = False
+
+
+@dataclass(frozen=True)
 class Maintenance:
     """``storage.maintenance``."""
 
     readonly: ReadOnly
+    garbagecollect: GarbageCollect
+    uploadpurging: UploadPurging
 
 
 @dataclass(frozen=True)

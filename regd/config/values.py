@@ -155,10 +155,11 @@ def integer(*, minimum: int | None = None, quoted: bool = False) -> Parser[int]:
     return Parser(read, str, (Inner(""),))
 
 
-def duration(*, minimum: int = 0) -> Parser[float]:
+def duration(*, minimum: int = 0, bare: bool = True) -> Parser[float]:
     """A duration in Go's notation; a bare number is nanoseconds, as registry:2 reads it.
 
     :param minimum: nanoseconds.
+    :param bare: whether a bare number will do; registry:2 reads some keys as text, which has to have units.
     :returns: a parser whose values are seconds.
     """
     allowed = f"a duration with units, such as 90s, 10ms or 1h30m, of at least {format_duration(minimum)}"
@@ -168,14 +169,16 @@ def duration(*, minimum: int = 0) -> Parser[float]:
         if not isinstance(node, Scalar):
             raise place.refuse(allowed)
         nanoseconds = _integer(node.text) if node.plain else None
-        bare = nanoseconds is not None
+        without_unit = nanoseconds is not None
+        if without_unit and not bare:
+            raise place.refuse(allowed)
         try:
             nanoseconds = parse_duration(node.text) if nanoseconds is None else nanoseconds
         except DurationError:
             raise place.refuse(allowed) from None
         if not minimum <= nanoseconds < 2**63:
             raise place.refuse(allowed)
-        if bare and 0 < nanoseconds < _MILLISECOND:
+        if without_unit and 0 < nanoseconds < _MILLISECOND:
             place.warn(f"a number without a unit is nanoseconds, so this is {format_duration(nanoseconds)}; write {node.text}s for seconds")
         return nanoseconds / 1_000_000_000
 

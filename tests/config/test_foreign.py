@@ -116,12 +116,6 @@ class IgnoredTests(ConfigCase):
         ):
             self.assertEqual(self.warnings(text), (), text)
 
-    def test_upload_purging(self) -> None:
-        start = "version: 0.1\nstorage: {inmemory: , maintenance: {uploadpurging: "
-        self.assertEqual(self.load(start + "{enabled: false, age: 168h, interval: 24h, dryrun: true}}}").warnings, ())
-        (warning,) = self.load(start + "{enabled: true, age: 168h}}}").warnings
-        self.assertIn("storage.maintenance.uploadpurging.enabled (line 2), storage.maintenance.uploadpurging.age (line 2): ", warning)
-
     def test_lists_of_maps(self) -> None:
         text = """
 notifications:
