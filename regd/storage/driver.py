@@ -17,7 +17,21 @@ from regd.storage.layout import Path
 if TYPE_CHECKING:
     from hashlib import _Hash as HashState
 
-__all__ = ["Appender", "Busy", "Content", "Driver", "File", "Full", "HashState", "Lender", "Missing", "Source", "Stat", "StorageError"]
+__all__ = [
+    "Appender",
+    "Busy",
+    "Content",
+    "Driver",
+    "File",
+    "Full",
+    "HashState",
+    "Held",
+    "Lender",
+    "Missing",
+    "Source",
+    "Stat",
+    "StorageError",
+]
 
 if not TYPE_CHECKING:
     HashState = object
@@ -28,7 +42,7 @@ class Missing(Exception):
 
 
 class Busy(Exception):
-    """Somebody else is appending to this file."""
+    """Somebody else is appending to this file, or has locked it."""
 
 
 class StorageError(Exception):
@@ -146,6 +160,13 @@ class Appender(Protocol):
         """Let the next writer in. May be called again; what was not flushed may be lost."""
 
 
+class Held(Protocol):
+    """A lock that has been taken."""
+
+    def close(self) -> None:
+        """Let go of it. May be called again."""
+
+
 class Driver(Protocol):
     """
     A backend. Every method may raise :class:`StorageError`, and :class:`Full` where it writes; :class:`Missing` where it says so.
@@ -230,6 +251,7 @@ class Driver(Protocol):
     async def adopt(self, source: Path, path: Path, link: File, *, beside: Sequence[Path] = (), flushed: bool = False) -> None:
         """
         Move a file, and write another once the move is durable. The directory that ``source`` is in ceases to be, with all that is in it.
+        The file counts as written now, as after :meth:`renew`.
 
         :param path: where to; what is there is replaced.
         :param link: the path and the content of the other file.
@@ -260,4 +282,22 @@ class Driver(Protocol):
 
         :param durable: ``False`` for what may come back after a power cut.
         :raises Missing: when there is nothing at ``path``.
+        """
+
+    async def renew(self, path: Path) -> None:
+        """
+        Have a file count as last written now, by the clock that tells when files are written. Once this has returned, whoever moves the
+        file away finds the new time on it.
+
+        :raises Missing: when there is no file at ``path``, also when it is moved away at this very moment.
+        """
+
+    async def lock(self, path: Path, *, shared: bool = False) -> Held:
+        """
+        Take a lock, or learn at once that others have it: in this process or in another one that sees the same files. It is let go of by
+        :meth:`Held.close`, and by the death of the process.
+
+        :param path: its name. A file may come to be there, and has to stay: who removes it cuts the lock in two.
+        :param shared: take it together with others that take it so; else alone.
+        :raises Busy: when others have it in a way that excludes this one.
         """

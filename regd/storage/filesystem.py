@@ -25,7 +25,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from regd.storage import files, watch
+from regd.storage import files, locks, watch
 from regd.storage.appending import QueuedAppender
 from regd.storage.directories import Directories
 from regd.storage.driver import Busy, Content, File, HashState, Missing, Stat, StorageError
@@ -221,6 +221,15 @@ class FilesystemDriver:
     async def delete(self, path: Path, *, durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
         await self._changes.run(files.delete, self._full(path), self._sign, durable)
+
+    async def renew(self, path: Path) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        # In a thread where there is a disk: a journal that is being written may keep it waiting.
+        await self._changes.run(files.renew, self._full(path), self._sign)
+
+    async def lock(self, path: Path, *, shared: bool = False) -> locks.FileLock:
+        """See :class:`~regd.storage.driver.Driver`."""
+        return locks.take(self._full(path), shared, self.root, self._sign)
 
     def _change(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Deferred[None]:
         self._changed = True

@@ -57,6 +57,8 @@ class MemoryDriver:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._root = _Directory()
+        #: Who holds each lock.
+        self._locks: dict[Path, list[_MemoryLock]] = {}
         self._threads = Inline()
 
     def start(self) -> None:
@@ -115,6 +117,7 @@ class MemoryDriver:
         # Fails before anything is changed.
         self._parent(link[0])
         self._put(path, self._file(source))
+        self._touch(self._file(path))
         directory, name = self._parent(Path(source.rpartition("/")[0]))
         del directory.entries[name]
         await self.write(link)
@@ -137,6 +140,22 @@ class MemoryDriver:
             raise Missing(path)
         directory, name = self._parent(path)
         directory.drop(name)
+
+    async def renew(self, path: Path) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        self._touch(self._file(path))
+
+    async def lock(self, path: Path, *, shared: bool = False) -> _MemoryLock:
+        """See :class:`~regd.storage.driver.Driver`."""
+        holders = self._locks.setdefault(path, [])
+        if holders and not (shared and holders[0].shared):
+            raise Busy(path)
+        lock = _MemoryLock(holders, shared)
+        holders.append(lock)
+        return lock
+
+    def _touch(self, file: _File) -> None:
+        file.modified, file.version = self._clock(), _next_version()
 
     def _find(self, path: str) -> _File | _Directory | None:
         found: _File | _Directory | None = self._root
@@ -171,6 +190,19 @@ class MemoryDriver:
         if isinstance(directory.entries.get(name), _Directory):
             raise StorageError(f"cannot write {path}: it is a directory")
         directory.put(name, file)
+
+
+class _MemoryLock:
+    """A :class:`~regd.storage.driver.Held`. Those who hold one together are all shared."""
+
+    def __init__(self, holders: list[_MemoryLock], shared: bool) -> None:
+        self.shared = shared
+        self._holders = holders
+
+    def close(self) -> None:
+        """See :class:`~regd.storage.driver.Held`."""
+        if self in self._holders:
+            self._holders.remove(self)
 
 
 class _MemoryContent:

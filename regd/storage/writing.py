@@ -194,6 +194,9 @@ class Writer:
         """See :meth:`regd.storage.driver.Driver.adopt`."""
         wanted = [_file(*link)]
         try:
+            # As old as its last byte, which may have been long ago. It becomes durable with what is flushed after it.
+            with Translated("renew", source, self._sign()):
+                os.utime(source)
             if not flushed:
                 with Translated("make durable", source, self._sign()):
                     files.sync(source)

@@ -28,6 +28,9 @@ FILE = Path("docker/registry/v2/some/file")
 OTHER = Path("docker/registry/v2/other/place/file")
 DIRECTORY = Path("docker/registry/v2/some")
 
+#: A lock.
+LOCK = Path("regd/lock")
+
 #: What is written after a file has been moved.
 LINK = (Path("docker/registry/v2/a/link"), b"link")
 
@@ -372,6 +375,87 @@ class DriverContract(Base):
         await self.driver.secure(FILE)
         self.assertEqual(await self.content(FILE), b"x")
         await self.refused(Missing, self.driver.secure(OTHER), self.driver.secure(Path(f"{FILE}/inside")), self.driver.secure(Path("a/b")))
+
+    # Times.
+
+    async def age(self, path: Path) -> float:
+        """
+        Have a file be written long ago.
+
+        :return: when that was.
+        """
+        raise NotImplementedError
+
+    async def test_renew(self) -> None:
+        driver = self.driver
+        await driver.write((OTHER, b"the time that it is now"), (FILE, b"x"))
+        now = (await driver.stat(OTHER)).modified
+        old = await self.age(FILE)
+        self.assertEqual((await driver.stat(FILE)).modified, old)
+        version = (await driver.stat(FILE)).version
+        await driver.renew(FILE)
+        found = await driver.stat(FILE)
+        self.assertGreaterEqual(found.modified, now)
+        self.assertEqual(found.size, 1)
+        # Who remembers something of the file has to look again.
+        self.assertTrue(version is None or found.version != version)
+        self.assertEqual(await self.content(FILE), b"x")
+        await self.refused(Missing, driver.renew(Path("nowhere")), driver.renew(Path(f"{FILE}/inside")), driver.renew(Path("a/b")))
+
+    async def test_what_is_adopted_counts_as_written_then(self) -> None:
+        driver = self.driver
+        for flushed in (False, True):
+            await driver.write((LINK[0], b"the time that it is now"))
+            now = (await driver.stat(LINK[0])).modified
+            await driver.create((FILE, b"x"))
+            await self.age(FILE)
+            await driver.adopt(FILE, OTHER, LINK, flushed=flushed)
+            self.assertGreaterEqual((await driver.stat(OTHER)).modified, now)
+
+    # Locks.
+
+    async def test_a_lock_is_held_alone(self) -> None:
+        lock = self.driver.lock
+        held = await lock(LOCK)
+        await self.refused(Busy, lock(LOCK), lock(LOCK, shared=True))
+        other = await lock(OTHER)
+        held.close()
+        held.close()
+        again = await lock(LOCK)
+        # Closing again must not open the door to others.
+        held.close()
+        await self.refused(Busy, lock(LOCK), lock(LOCK, shared=True), lock(OTHER))
+        again.close()
+        other.close()
+        (await lock(LOCK, shared=True)).close()
+
+    async def test_a_lock_is_held_together(self) -> None:
+        lock = self.driver.lock
+        first = await lock(LOCK, shared=True)
+        second = await lock(LOCK, shared=True)
+        await self.refused(Busy, lock(LOCK))
+        first.close()
+        first.close()
+        await self.refused(Busy, lock(LOCK))
+        third = await lock(LOCK, shared=True)
+        second.close()
+        await self.refused(Busy, lock(LOCK))
+        third.close()
+        (await lock(LOCK)).close()
+
+    async def test_a_lock_that_was_refused_leaves_nothing_behind(self) -> None:
+        lock = self.driver.lock
+        held = await lock(LOCK, shared=True)
+        for _ in range(20):
+            await self.refused(Busy, lock(LOCK))
+        held.close()
+        (await lock(LOCK)).close()
+
+    async def test_a_lock_below_directories_that_are_not_there_yet(self) -> None:
+        path = Path("not/there/yet/lock")
+        held = await self.driver.lock(path, shared=True)
+        await self.refused(Busy, self.driver.lock(path))
+        held.close()
 
     # Names that begin alike.
 

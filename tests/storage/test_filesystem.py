@@ -85,6 +85,10 @@ class FilesystemCase(TestCase):
 class FilesystemDriverTest(FilesystemCase, DriverContract):
     """The contract."""
 
+    async def age(self, path: Path) -> float:
+        os.utime(self.on_disk(path), (1_000_000, 1_000_000))
+        return 1_000_000.0
+
 
 class BytesOnDiskTest(FilesystemCase):
     async def test_a_path_is_a_path_below_the_root(self) -> None:

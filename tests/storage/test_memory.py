@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from twisted.trial.unittest import TestCase
 
 from regd.storage.layout import Path
@@ -13,9 +15,17 @@ class MemoryDriverTest(DriverContract, TestCase):
     driver: MemoryDriver
 
     def setUp(self) -> None:
-        self.driver = MemoryDriver()
+        self.long_ago = False
+        self.driver = MemoryDriver(lambda: 1_000_000.0 if self.long_ago else time.time())
         self.driver.start()
         self.addCleanup(self.driver.stop)
+
+    async def age(self, path: Path) -> float:
+        content = await self.content(path)
+        self.long_ago = True
+        await self.driver.write((path, content))
+        self.long_ago = False
+        return 1_000_000.0
 
     def test_it_says_what_it_is(self) -> None:
         self.assertEqual((self.driver.name, self.driver.shared), ("inmemory", False))
