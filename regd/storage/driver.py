@@ -228,6 +228,29 @@ class Driver(Protocol):
         :raises Missing: when there is no directory at ``path``.
         """
 
+    async def scan(self, path: Path) -> list[str]:
+        """
+        All names in a directory, in no order: for walks over everything, which would drive what others list often out of memory.
+
+        :raises Missing: when there is no directory at ``path``.
+        """
+
+    async def stat_all(self, paths: Sequence[Path]) -> Sequence[Stat | StorageError | None]:
+        """
+        Look at many files at once.
+
+        :returns: for each path what :meth:`stat` does, without a version; ``None`` where there is no file; or what went wrong there.
+        :raises StorageError: when nothing can be told of any, as when the storage is not there.
+        """
+
+    async def read_all(self, paths: Sequence[Path], limit: int) -> Sequence[bytes | StorageError | None]:
+        """
+        Read many files that are expected to be small.
+
+        :returns: for each path its first ``limit`` bytes; ``None`` where there is no file; or what went wrong with this one.
+        :raises StorageError: as :meth:`stat_all`.
+        """
+
     async def exists(self, path: Path) -> bool:
         """Whether there is a file or a directory at ``path``."""
 
@@ -300,4 +323,25 @@ class Driver(Protocol):
         :param path: its name. A file may come to be there, and has to stay: who removes it cuts the lock in two.
         :param shared: take it together with others that take it so; else alone.
         :raises Busy: when others have it in a way that excludes this one.
+        """
+
+    async def retire(self, files: Sequence[Path], into: Path, before: float, guards: Sequence[Path | None] = ()) -> Sequence[Path]:
+        """
+        Move the directory that each file is in out of the way, with all that is in it, to a name of its own in ``into``; unless the file
+        was last written at ``before`` or later, or is at this very moment. Who has a file open keeps it. Not durable by itself.
+
+        :param into: a directory, made when it is missing.
+        :param before: seconds since the epoch.
+        :param guards: for each file another one that keeps it in the same way, or ``None``; one that is missing keeps nothing.
+        :returns: the files that were moved; not those that are missing.
+        """
+
+    async def settle(self, directories: Sequence[Path]) -> None:
+        """Make durable which names are in directories. One that is missing is none."""
+
+    async def prune(self, path: Path) -> bool:
+        """
+        Remove a directory that holds nothing but directories like it; never a file. In one that holds more, some of those may be gone.
+
+        :returns: whether there is nothing at ``path`` now.
         """

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import itertools
 import os
 import resource
 import stat as stat_module
@@ -22,17 +23,16 @@ from contextlib import suppress
 from typing import Final, ParamSpec
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from regd.storage import files, locks, watch
+from regd.storage import files, locks, sweeping, watch
 from regd.storage.appending import QueuedAppender
 from regd.storage.directories import Directories
 from regd.storage.driver import Busy, Content, File, HashState, Missing, Stat, StorageError
 from regd.storage.files import FileSink, Translated
 from regd.storage.layout import Path
 from regd.storage.listing import Listings
-from regd.storage.threads import Inline, PoolThreads, Threads
+from regd.storage.threads import Call, Inline, Pool, Threads
 from regd.storage.writing import Writer
 
 __all__ = ["FilesystemDriver"]
@@ -65,13 +65,14 @@ class FilesystemDriver:
     :param threads: where blocking work runs.
     :param streams: where threads read what fast clients upload; ``None`` leaves the reading to the event loop.
     :param writable: whether the registry takes changes; without, the directory is not asked to.
+    :param watched: whether the kernel is asked to note what changes in large directories, which pays where they are listed again and again.
     """
 
     name = "filesystem"
     shared = True
     _log = Logger()
 
-    def __init__(self, root: str, threads: PoolThreads, streams: PoolThreads | None = None, *, writable: bool = True) -> None:
+    def __init__(self, root: str, threads: Pool, streams: Pool | None = None, *, writable: bool = True, watched: bool = True) -> None:
         self.root = os.path.abspath(root)
         self._threads = threads
         self._streams = streams
@@ -80,14 +81,19 @@ class FilesystemDriver:
         self._writable = writable
         #: Whether a look at a file can be compared with an earlier one.
         self._versions = False
-        self._listings = Listings(threads)
+        notes = watch.Watch()
+        if not watched:
+            notes.close()
+        self._listings = Listings(threads, notes)
         #: A directory that is there as long as the storage is. An empty mount point is there as well, but not what start() made below it.
         self._sign = self.root
         self._directories = Directories(self.root)
         self._writer = Writer(self.root, self._directories, lambda: self._sign)
+        #: For names in the trash: one driver at a time puts things there.
+        self._numbers = itertools.count()
         # The event loop's own: whether something has changed since it was last asked, and when that will be.
         self._changed = False
-        self._letting_go: IDelayedCall | None = None
+        self._letting_go: Call | None = None
 
     def start(self) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -178,6 +184,18 @@ class FilesystemDriver:
         with Translated("list", full, self._sign):
             return await self._listings.names(full, after, limit)
 
+    async def scan(self, path: Path) -> list[str]:
+        """See :class:`~regd.storage.driver.Driver`."""
+        return await self._threads.run(sweeping.scan, self._full(path), self._sign)
+
+    async def stat_all(self, paths: Sequence[Path]) -> Sequence[Stat | StorageError | None]:
+        """See :class:`~regd.storage.driver.Driver`."""
+        return await self._threads.run(sweeping.stat_all, self.root, paths, self._sign)
+
+    async def read_all(self, paths: Sequence[Path], limit: int) -> Sequence[bytes | StorageError | None]:
+        """See :class:`~regd.storage.driver.Driver`."""
+        return await self._threads.run(sweeping.read_all, self.root, paths, limit, self._sign)
+
     async def write(self, *files: File | list[File], durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
         stages = [[(self._full(path), content) for path, content in (one if isinstance(one, list) else (one,))] for one in files]
@@ -231,6 +249,18 @@ class FilesystemDriver:
         """See :class:`~regd.storage.driver.Driver`."""
         return locks.take(self._full(path), shared, self.root, self._sign)
 
+    async def retire(self, files: Sequence[Path], into: Path, before: float, guards: Sequence[Path | None] = ()) -> Sequence[Path]:
+        """See :class:`~regd.storage.driver.Driver`."""
+        return await self._changes.run(self._retire, files, self._full(into), before, guards)
+
+    async def settle(self, directories: Sequence[Path]) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        await self._changes.run(sweeping.settle, self.root, directories)
+
+    async def prune(self, path: Path) -> bool:
+        """See :class:`~regd.storage.driver.Driver`."""
+        return await self._changes.run(sweeping.prune, self._full(path))
+
     def _change(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Deferred[None]:
         self._changed = True
         if self._letting_go is None:
@@ -283,6 +313,11 @@ class FilesystemDriver:
                 os.unlink(probe)
         self._sign = own
 
+    def _retire(self, paths: Sequence[Path], into: str, before: float, guards: Sequence[Path | None]) -> list[Path]:
+        with Translated("make", into):
+            files.make_directories(into, self.root, self._sign)
+        return sweeping.retire(self.root, paths, guards, into, before, self._numbers)
+
     def _let_go(self) -> None:
         """Some time after the last change: close the directories that are held, so that they are in nobody's way."""
         self._letting_go = None
@@ -302,7 +337,7 @@ def held_at_most() -> int:
 class _FileContent:
     """A :class:`~regd.storage.driver.Content` over a descriptor."""
 
-    def __init__(self, path: str, fd: int, size: int, threads: PoolThreads) -> None:
+    def __init__(self, path: str, fd: int, size: int, threads: Threads) -> None:
         self.size = size
         self._path = path
         self._fd = fd

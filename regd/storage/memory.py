@@ -100,6 +100,23 @@ class MemoryDriver:
             found.order = SortedNames.of(map(in_bytes, found.entries))
         return [in_text(name) for name in found.order.after(in_bytes(after), limit)]
 
+    async def scan(self, path: Path) -> list[str]:
+        """See :class:`~regd.storage.driver.Driver`."""
+        found = self._find(path)
+        if not isinstance(found, _Directory):
+            raise Missing(path)
+        return list(found.entries)
+
+    async def stat_all(self, paths: Sequence[Path]) -> Sequence[Stat | StorageError | None]:
+        """See :class:`~regd.storage.driver.Driver`."""
+        found = map(self._find, paths)
+        return [Stat(len(file.content), file.modified) if isinstance(file, _File) else None for file in found]
+
+    async def read_all(self, paths: Sequence[Path], limit: int) -> Sequence[bytes | StorageError | None]:
+        """See :class:`~regd.storage.driver.Driver`."""
+        found = map(self._find, paths)
+        return [bytes(file.content[:limit]) if isinstance(file, _File) else None for file in found]
+
     async def write(self, *files: File | list[File], durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
         for path, content in itertools.chain.from_iterable(file if isinstance(file, list) else (file,) for file in files):
@@ -157,6 +174,32 @@ class MemoryDriver:
     def _touch(self, file: _File) -> None:
         file.modified, file.version = self._clock(), _next_version()
 
+    async def retire(self, files: Sequence[Path], into: Path, before: float, guards: Sequence[Path | None] = ()) -> Sequence[Path]:
+        """See :class:`~regd.storage.driver.Driver`."""
+        taken = []
+        for path, guard in zip(files, guards or itertools.repeat(None), strict=False):
+            marks = [found for found in (self._find(path), guard and self._find(guard)) if isinstance(found, _File)]
+            if isinstance(self._find(path), _File) and all(file.modified < before for file in marks):
+                directory, name = self._parent(Path(path.rpartition("/")[0]))
+                self._parent(Path(f"{into}/0"))[0].put(str(_next_version()), directory.entries[name])
+                directory.drop(name)
+                taken.append(path)
+        return taken
+
+    async def settle(self, directories: Sequence[Path]) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+
+    async def prune(self, path: Path) -> bool:
+        """See :class:`~regd.storage.driver.Driver`."""
+        found = self._find(path)
+        if found is None:
+            return True
+        if not _hollow(found):
+            return False
+        directory, name = self._parent(path)
+        directory.drop(name)
+        return True
+
     def _find(self, path: str) -> _File | _Directory | None:
         found: _File | _Directory | None = self._root
         for name in path.split("/"):
@@ -203,6 +246,11 @@ class _MemoryLock:
         """See :class:`~regd.storage.driver.Held`."""
         if self in self._holders:
             self._holders.remove(self)
+
+
+def _hollow(entry: _File | _Directory) -> bool:
+    """Whether there is no file in it."""
+    return isinstance(entry, _Directory) and all(map(_hollow, entry.entries.values()))
 
 
 class _MemoryContent:

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-__all__ = ["EAGER", "PATIENCE", "Inline", "PoolThreads", "Streams", "Threads"]
+__all__ = ["EAGER", "PATIENCE", "Call", "Inline", "Pool", "PoolThreads", "Streams", "Threads"]
 
 #: So many threads are woken as soon as there is work for them.
 EAGER: Final = 4
@@ -41,6 +41,23 @@ class Streams(Threads, Protocol):
 
     def crowded(self) -> bool:
         """From any thread: whether work waits for one."""
+
+
+class Call(Protocol):
+    """Something that will happen."""
+
+    def cancel(self) -> object:
+        """It will not."""
+
+
+class Pool(Streams, Protocol):
+    """Threads that belong to one storage."""
+
+    def stop(self) -> None:
+        """Finish what runs and what waits, and end the threads. Blocks until they have. Safe to call at any time."""
+
+    def later(self, seconds: float, function: Callable[[], object]) -> Call:
+        """On the event loop: call ``function`` on it in so many seconds, unless that is cancelled."""
 
 
 class Inline:
@@ -89,7 +106,7 @@ class PoolThreads:
         self._stopped = False
 
     def stop(self) -> None:
-        """Finish what runs and what waits, and end the threads. Blocks until they have. Safe to call at any time."""
+        """See :class:`Pool`."""
         self._stopped = True
         self._calm()
         for _ in self._threads:
@@ -123,9 +140,9 @@ class PoolThreads:
         """See :class:`Threads`."""
         self._reactor.callFromThread(function)
 
-    def later(self, seconds: float, function: Callable[[], object]) -> IDelayedCall:
-        """On the event loop: call ``function`` on it in so many seconds, unless that is cancelled."""
-        call: IDelayedCall = self._reactor.callLater(seconds, function)
+    def later(self, seconds: float, function: Callable[[], object]) -> Call:
+        """See :class:`Pool`."""
+        call: Call = self._reactor.callLater(seconds, function)
         return call
 
     def _wake(self) -> None:

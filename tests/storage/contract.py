@@ -583,3 +583,85 @@ class DriverContract(Base):
     async def test_check(self) -> None:
         await self.driver.check()
         await self.driver.check()
+
+    # Walks over everything.
+
+    async def test_scan(self) -> None:
+        driver = self.driver
+        await driver.write((Path("d/b"), b""), (Path("d/a/file"), b""), (Path("d/\u00e9"), b""))
+        self.assertEqual(sorted(await driver.scan(Path("d"))), ["a", "b", "\u00e9"])
+        await driver.delete(Path("d/b"))
+        self.assertEqual(sorted(await driver.scan(Path("d"))), ["a", "\u00e9"])
+        await self.refused(Missing, driver.scan(Path("nowhere")), driver.scan(Path("d/a/file")), driver.scan(Path("d/a/file/x")))
+
+    async def test_look_at_many(self) -> None:
+        driver = self.driver
+        await driver.write((FILE, b"12345"), (OTHER, b""))
+        paths = [FILE, Path("nowhere"), OTHER, DIRECTORY, Path(f"{FILE}/below")]
+        found = await driver.stat_all(paths)
+        self.assertEqual([None if one is None else getattr(one, "size", one) for one in found], [5, None, 0, None, None])
+        first = found[0]
+        assert not isinstance(first, StorageError) and first is not None
+        self.assertEqual(first.modified, (await driver.stat(FILE)).modified)
+        self.assertEqual(list(await driver.read_all(paths, 100)), [b"12345", None, b"", None, None])
+        self.assertEqual(list(await driver.read_all(paths, 3)), [b"123", None, b"", None, None])
+        self.assertEqual((list(await driver.stat_all([])), list(await driver.read_all([], 1))), ([], []))
+
+    async def test_retire(self) -> None:
+        driver = self.driver
+        files = [Path(f"blobs/{number}/data") for number in range(3)]
+        await driver.write(*((path, path.encode()) for path in files), (Path("blobs/1/data.tmp"), b"rest"))
+        later = (await driver.stat(files[-1])).modified + 1
+        held = await driver.open(files[0])
+        self.assertEqual(list(await driver.retire(files[:1], Path("trash/1"), later)), files[:1])
+        taken = await driver.retire([Path("blobs/9/data"), *files], Path("trash/1"), later)
+        self.assertEqual(list(taken), files[1:])
+        self.assertEqual(await driver.scan(Path("blobs")), [])
+        self.assertEqual(await held.read(0, 100), files[0].encode())
+        held.close()
+        # All that was beside it is with it.
+        self.assertEqual(len(trash := await driver.scan(Path("trash/1"))), 3)
+        contents = [sorted(await driver.scan(Path(f"trash/1/{name}"))) for name in trash]
+        self.assertEqual(sorted(contents), [["data"], ["data"], ["data", "data.tmp"]])
+        self.assertEqual(list(await driver.retire([], Path("trash/2"), later)), [])
+
+    async def test_what_is_fresh_is_not_retired(self) -> None:
+        driver = self.driver
+        await driver.write((FILE, b"x"))
+        modified = (await driver.stat(FILE)).modified
+        # Clocks tick: what was written in the tick at which a collection began may have been written after it began.
+        for before in (modified, modified - 1, 0):
+            self.assertEqual(list(await driver.retire([FILE], Path("trash"), before)), [])
+        self.assertEqual(await self.content(FILE), b"x")
+
+    async def test_guards_keep_what_they_guard(self) -> None:
+        driver = self.driver
+        links = [Path(f"links/{number}/link") for number in range(3)]
+        await driver.write(*((path, b"") for path in links), (FILE, b""))
+        before = (await driver.stat(FILE)).modified
+        while (await driver.stat(FILE)).modified == before:
+            await driver.write((FILE, b""))
+        limit = (await driver.stat(FILE)).modified
+        self.assertEqual(list(await driver.retire(links, Path("trash"), limit, [FILE, None, Path("nowhere")])), links[1:])
+        self.assertEqual(await driver.scan(Path("links")), ["0"])
+
+    async def test_settle(self) -> None:
+        await self.driver.write((FILE, b""))
+        await self.driver.settle([DIRECTORY, Path("nowhere"), FILE, DIRECTORY])
+        await self.driver.settle([])
+
+    async def test_prune(self) -> None:
+        driver = self.driver
+        await driver.write((Path("a/b/c/file"), b""), (Path("a/b/d/file"), b""), (Path("e/file"), b""))
+        self.assertFalse(await driver.prune(Path("a")))
+        await driver.delete(Path("a/b/c/file"))
+        self.assertFalse(await driver.prune(Path("a")))
+        self.assertEqual(await self.content(Path("a/b/d/file")), b"")
+        await driver.delete(Path("a/b/d/file"))
+        self.assertTrue(await driver.prune(Path("a")))
+        self.assertFalse(await driver.exists(Path("a")))
+        self.assertTrue(await driver.prune(Path("a")))
+        self.assertTrue(await driver.prune(Path("nowhere/at/all")))
+        self.assertFalse(await driver.prune(Path("e/file")))
+        self.assertFalse(await driver.prune(Path("e")))
+        self.assertEqual(await self.content(Path("e/file")), b"")

@@ -1,0 +1,174 @@
+"""
+What walks over everything do to files and directories: looked at and read many at a time, moved out of the way, removed where empty.
+
+:mod:`regd.storage.filesystem` calls it in threads, many files at a time: handing over one would cost more than what is done to it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from itertools import repeat
+from typing import Final, TypeVar
+
+from regd.storage.directories import Directories
+from regd.storage.driver import Missing, Stat, StorageError
+from regd.storage.files import Translated
+from regd.storage.layout import Path
+
+__all__ = ["prune", "read_all", "retire", "scan", "settle", "stat_all"]
+
+#: What the system says of a directory that has something in it.
+_NOT_EMPTY: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST})
+
+T = TypeVar("T")
+
+
+def scan(path: str, sign: str) -> list[str]:
+    """
+    The names in a directory, in no order.
+
+    :raises Missing: when there is no directory at ``path``.
+    :raises StorageError: when it cannot be read.
+    """
+    with Translated("list", path, sign):
+        return os.listdir(path)
+
+
+def read_all(root: str, paths: Sequence[Path], limit: int, sign: str) -> list[bytes | StorageError | None]:
+    """See :meth:`regd.storage.driver.Driver.read_all`."""
+
+    def read(path: str) -> bytes:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.read(fd, limit)
+            # The system may hand out less at once than it is asked for.
+            while len(data) < limit and (more := os.read(fd, limit - len(data))):
+                data += more
+            return data
+        finally:
+            os.close(fd)
+
+    return _each("read", root, paths, read, sign)
+
+
+def stat_all(root: str, paths: Sequence[Path], sign: str) -> list[Stat | StorageError | None]:
+    """See :meth:`regd.storage.driver.Driver.stat_all`."""
+
+    def look(path: str) -> Stat:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError
+        return Stat(found.st_size, found.st_mtime)
+
+    return _each("look at", root, paths, look, sign)
+
+
+def _each(what: str, root: str, paths: Sequence[Path], function: Callable[[str], T], sign: str) -> list[T | StorageError | None]:
+    found: list[T | StorageError | None] = []
+    missing = ""
+    for path in paths:
+        full = f"{root}/{path}"
+        try:
+            found.append(function(full))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            missing = full
+            found.append(None)
+        except OSError as error:
+            found.append(StorageError(f"cannot {what} {full}: {error.strerror or error}"))
+    if missing:
+        # Of a disk that is not mounted everything is missing.
+        with suppress(Missing), Translated(what, missing, sign):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return found
+
+
+def retire(root: str, paths: Sequence[Path], guards: Sequence[Path | None], into: str, before: float, numbers: Iterable[int]) -> list[Path]:
+    """
+    See :meth:`regd.storage.driver.Driver.retire`.
+
+    :param into: a directory that is there.
+    :param numbers: for names in it that are not used yet.
+    """
+    taken = []
+    at = f"{root}/"
+    look, rename = os.stat, os.rename
+    for path, guard, number in zip(paths, guards or repeat(None), numbers, strict=False):
+        full = at + path
+        directory, _, name = full.rpartition("/")
+        try:
+            if look(full).st_mtime >= before or (guard is not None and _fresh(at + guard, before)):
+                continue
+            moved = f"{into}/{number}"
+            rename(directory, moved)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise StorageError(f"cannot move {directory} to {into}: {error.strerror or error}") from error
+        # Whoever renewed it found it under its old name, and so before it was moved: that can be seen now.
+        if _fresh(f"{moved}/{name}", before) or (guard is not None and _fresh(at + guard, before)):
+            # Another one may have been put there meanwhile: that is as good.
+            with suppress(OSError):
+                rename(moved, directory)
+                continue
+        taken.append(path)
+    return taken
+
+
+def _fresh(path: str, before: float) -> bool:
+    """Whether a file was written since, or may have been."""
+    try:
+        return os.stat(path).st_mtime >= before
+    except OSError as error:
+        return error.errno not in {errno.ENOENT, errno.ENOTDIR}
+
+
+def settle(root: str, directories: Sequence[Path]) -> None:
+    """
+    See :meth:`regd.storage.driver.Driver.settle`.
+
+    :raises StorageError: when a flush fails.
+    """
+    for path in directories:
+        full = f"{root}/{path}"
+        with Translated("make durable", full), suppress(FileNotFoundError, NotADirectoryError):
+            Directories.flush_once(full)
+
+
+def prune(path: str) -> bool:
+    """
+    See :meth:`regd.storage.driver.Driver.prune`.
+
+    :raises StorageError: when what is empty cannot be removed.
+    """
+    with Translated("remove", path):
+        return _prune(path)
+
+
+def _prune(path: str) -> bool:
+    # What is empty, which is nearly all that this is asked for, takes one call.
+    for _ in range(2):
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            return True
+        except NotADirectoryError:
+            return False
+        except OSError as error:
+            if error.errno not in _NOT_EMPTY:
+                raise
+        else:
+            return True
+        try:
+            with os.scandir(path) as entries:
+                found = list(entries)
+        except FileNotFoundError:
+            return True
+        if not (all(entry.is_dir(follow_symlinks=False) for entry in found) and all(_prune(entry.path) for entry in found)):
+            return False
+    # Somebody makes things here at this very moment.
+    return False
+
