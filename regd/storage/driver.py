@@ -283,6 +283,14 @@ class Driver(Protocol):
         :raises Missing: when there is no file at ``source``; nothing is written then.
         """
 
+    async def move(self, source: Path, path: Path) -> None:
+        """
+        Have the directory that a file is in be that of another path, with all that is in it. Not durable by itself.
+
+        :param path: where to; its last component is that of ``source``, and nothing may be in its directory.
+        :raises Missing: when there is no file at ``source``.
+        """
+
     async def secure(self, path: Path) -> None:
         """
         Make a file durable that somebody else has written, and may not have come to that.

@@ -211,6 +211,10 @@ class FilesystemDriver:
         last = (self._full(link[0]), link[1])
         await self._change(self._writer.adopt, self._full(source), self._full(path), others, last, flushed)
 
+    async def move(self, source: Path, path: Path) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        await self._change(self._writer.move, self._full(source), self._full(path))
+
     async def secure(self, path: Path) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
         await self._change(self._writer.secure, self._full(path))

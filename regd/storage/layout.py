@@ -28,6 +28,7 @@ It is the tree of ``registry:2``, to the letter, so that either can serve what t
         ├── damaged/<alg>/<hex>/data                       what a scrub has moved aside
         ├── collection.json                                what became of the last collection
         ├── purge.json                                     what became of the last purge of uploads
+        ├── scrub                                          a lock of the one scrub that runs
         └── scrub.json                                     how far the last scrub came, and what it found
 
 A link holds a digest, ``sha256:<hex>``, without a newline. ``registry:2`` passes over every name below a repository that begins with ``_``
@@ -68,6 +69,7 @@ __all__ = [
     "revision",
     "revision_link",
     "revisions",
+    "scrubbing",
     "tag",
     "tag_index_link",
     "tag_link",
@@ -252,6 +254,11 @@ def collector() -> Path:
 def collecting() -> Path:
     """A file that was last written when the collection began that runs; nothing where none runs."""
     return Path(f"{_OWN}/collecting")
+
+
+def scrubbing() -> Path:
+    """The lock of the one scrub that runs."""
+    return Path(f"{_OWN}/scrub")
 
 
 def trash(run: str = "", number: int | None = None) -> Path:

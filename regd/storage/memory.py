@@ -139,6 +139,17 @@ class MemoryDriver:
         del directory.entries[name]
         await self.write(link)
 
+    async def move(self, source: Path, path: Path) -> None:
+        """See :class:`~regd.storage.driver.Driver`."""
+        self._file(source)
+        above, name = self._parent(Path(source.rpartition("/")[0]))
+        target, other = self._parent(Path(path.rpartition("/")[0]))
+        there = target.entries.get(other)
+        if isinstance(there, _File) or (there is not None and there.entries):
+            raise StorageError(f"cannot move {source}: something is at {path} already")
+        target.put(other, above.entries[name])
+        above.drop(name)
+
     async def secure(self, path: Path) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
         self._file(path)

@@ -332,6 +332,22 @@ class Writer:
         # The old name has to be gone for good: a file system without a journal could come back with both.
         return _directory(new), _directory(old)
 
+    def move(self, source: str, path: str) -> None:
+        """See :meth:`regd.storage.driver.Driver.move`."""
+        old, new = _directory(source), _directory(path)
+        with Translated("move", source):
+            for tries_left in reversed(range(_MAKE_TRIES)):
+                if not os.path.isfile(source):
+                    raise Missing(source)
+                try:
+                    os.rename(old, new)
+                except FileNotFoundError:
+                    if not tries_left:
+                        raise
+                    self._make(_directory(new))
+                else:
+                    return
+
     def _rename_to(self, source: str, path: str) -> bool:
         """
         :returns: whether the directory of ``source`` is that of ``path`` now, and not just the file.

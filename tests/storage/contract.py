@@ -376,6 +376,24 @@ class DriverContract(Base):
         self.assertEqual(await self.content(FILE), b"x")
         await self.refused(Missing, self.driver.secure(OTHER), self.driver.secure(Path(f"{FILE}/inside")), self.driver.secure(Path("a/b")))
 
+    async def test_move(self) -> None:
+        driver = self.driver
+        there = Path("regd/damaged/sha256/ab/file")
+        await driver.write((FILE, b"content"), (Path(f"{DIRECTORY}/beside"), b"too"))
+        content = await driver.open(FILE)
+        await driver.move(FILE, there)
+        self.assertEqual(await self.content(there), b"content")
+        self.assertEqual(await self.content(Path("regd/damaged/sha256/ab/beside")), b"too")
+        # Who has it open can read on.
+        self.assertEqual(await content.read(0, 100), b"content")
+        content.close()
+        self.assertFalse(await driver.exists(DIRECTORY))
+        await self.refused(Missing, driver.move(FILE, OTHER), driver.move(DIRECTORY, OTHER))
+        # The old place can be taken again, and what is there does not drive out what was moved.
+        await driver.write((FILE, b"another"))
+        await self.refused(StorageError, driver.move(FILE, there))
+        self.assertEqual((await self.content(FILE), await self.content(there)), (b"another", b"content"))
+
     # Times.
 
     async def age(self, path: Path) -> float:
