@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from regd.errors import BlobUnknown
+from regd.maintenance.gate import Gate
 from regd.names import Digest, RepositoryName
+from regd.registry.promises import Promises
 from regd.storage import layout
 from regd.storage.damage import Damage
 from regd.storage.driver import Content, Driver, Missing
@@ -30,20 +32,30 @@ _OVERHEAD: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A blob that is there. ``digest`` is what it is stored under, ``size`` in bytes, ``version`` that of its file."""
+    """
+    A blob that is there. ``digest`` is what it is stored under, ``size`` in bytes, ``modified`` when its file was last written, in seconds
+    since the epoch, ``version`` that of its file.
+    """
 
     digest: Digest
     size: int
+    modified: float = field(default=0.0, compare=False)
     version: object = field(default=None, compare=False, repr=False)
 
 
 class Blobs:
-    """The blobs of all repositories: bytes by digest, and links that say which repository holds which."""
+    """
+    The blobs of all repositories: bytes by digest, and links that say which repository holds which.
 
-    def __init__(self, driver: Driver, links: Links, damage: Damage) -> None:
+    :param gate: what changes pass.
+    """
+
+    def __init__(self, driver: Driver, links: Links, damage: Damage, gate: Gate, promises: Promises) -> None:
         self._driver = driver
         self._links = links
         self._damage = damage
+        self._gate = gate
+        self._promises = promises
         self._known: Remembered[bytes] = Remembered(_BUDGET)
 
     async def find(self, name: RepositoryName, digest: Digest) -> Blob | None:
@@ -62,7 +74,7 @@ class Blobs:
         if found.size == 0 and digest not in _EMPTY:
             self._damage.report(path, "an empty file that should not be, treated as absent; pushing the blob again mends it")
             return None
-        return Blob(digest, found.size, found.version)
+        return Blob(digest, found.size, found.modified, found.version)
 
     async def stat(self, name: RepositoryName, digest: Digest) -> Blob:
         """
@@ -70,6 +82,17 @@ class Blobs:
         """
         blob = await self.find(name, digest)
         if blob is None:
+            raise BlobUnknown(detail={"digest": digest})
+        return blob
+
+    async def promise(self, name: RepositoryName, digest: Digest) -> Blob:
+        """
+        What :meth:`stat` finds, for a client that relies on it: a collection leaves it there for the time of a push.
+
+        :raises BlobUnknown: when this repository does not hold it.
+        """
+        blob = await self.stat(name, digest)
+        if not await self._promises.keep(blob.digest, blob.modified, self._promises.since(), layout.layer_link(name, digest)):
             raise BlobUnknown(detail={"digest": digest})
         return blob
 
@@ -113,17 +136,28 @@ class Blobs:
         Take the blob out of this repository. Its bytes stay until they are collected.
 
         :raises BlobUnknown: when this repository does not hold it.
+        :raises Unavailable: when the gate stays closed.
         """
         await self.stat(name, digest)
         try:
-            await self._driver.delete(layout.layer(name, digest))
+            async with self._gate.change():
+                await self._driver.delete(layout.layer(name, digest))
         except Missing:
             raise BlobUnknown(detail={"digest": digest}) from None
 
     async def mount(self, name: RepositoryName, digest: Digest, source: RepositoryName) -> Blob | None:
-        """Link a blob of ``source`` into ``name``; ``None`` when ``source`` does not hold it."""
-        blob = await self.find(source, digest)
-        if blob is not None:
+        """
+        Link a blob of ``source`` into ``name``; ``None`` when ``source`` does not hold it.
+
+        :raises Unavailable: when the gate stays closed.
+        """
+        if await self.find(source, digest) is None:
+            # So that a walk over repositories passes the gate once.
+            return None
+        async with self._gate.change():
+            blob = await self.find(source, digest)
+            if blob is None or not await self._promises.keep(blob.digest, blob.modified, self._promises.since()):
+                return None
             await self._driver.write(Links.file(layout.layer_link(name, digest), blob.digest))
         return blob
 
@@ -141,16 +175,28 @@ class Blobs:
         :param flushed: whether ``source`` is known to be durable.
         :returns: whether ``source``, and its directory, are gone.
         :raises Missing: when there is no file at ``source``, and its bytes are not there already.
+        :raises Unavailable: when the gate stays closed; ``source`` is as it was.
         """
         path = layout.blob_data(digest)
         link = Links.file(layout.layer_link(name, digest), digest)
-        if await self.whole(digest, size):
-            # Whoever put it there a moment ago may not have made it durable yet, and the link must not come first.
-            await self._driver.secure(path)
-            await self._driver.write(link)
-            return False
-        await self._driver.adopt(source, path, link, beside=beside, flushed=flushed)
+        whole = await self.whole(digest, size)
+        async with self._gate.change():
+            if whole and await self.kept(digest, self._promises.since()):
+                await self._driver.write(link)
+                return False
+            await self._driver.adopt(source, path, link, beside=beside, flushed=flushed)
         self._damage.healed(path)
+        return True
+
+    async def kept(self, digest: Digest, since: float) -> bool:
+        """
+        Within the gate: whether bytes that have been found whole are still there, durable now and not older than ``since``.
+        """
+        blob = await self.stored(digest)
+        if blob is None or not await self._promises.keep(digest, blob.modified, since):
+            return False
+        # Whoever put it there a moment ago may not have made it durable yet, and no link must come first.
+        await self._driver.secure(layout.blob_data(digest))
         return True
 
     async def whole(self, digest: Digest, size: int) -> bool:

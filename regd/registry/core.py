@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from regd.maintenance.gate import Gate
 from regd.names import Digest, RepositoryName
 from regd.pace import Sleep
 from regd.registry.blobs import Blob, Blobs
 from regd.registry.catalog import Catalog
 from regd.registry.manifests import Manifests
+from regd.registry.promises import Promises
 from regd.registry.referrers import Referrers
 from regd.registry.rules import ManifestRules
 from regd.registry.tags import Tags
@@ -28,14 +30,26 @@ class Registry:
     :param rules: what manifests have to fulfil.
     :param now: seconds since the epoch.
     :param sleep: waits, and with 0 gives the event loop a turn in long loops.
+    :param gate: passed by changes to what is reachable.
+    :param grace: for how long a collection leaves alone what nothing refers to, in seconds; ``None`` where the storage is only read.
     """
 
-    def __init__(self, driver: Driver, damage: Damage, rules: ManifestRules, now: Callable[[], float], sleep: Sleep) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        damage: Damage,
+        rules: ManifestRules,
+        now: Callable[[], float],
+        sleep: Sleep,
+        gate: Gate,
+        grace: float | None,
+    ) -> None:
         breathe = partial(sleep, 0)
         links = Links(driver, damage)
-        self.blobs = Blobs(driver, links, damage)
+        promises = Promises(driver, grace, now)
+        self.blobs = Blobs(driver, links, damage, gate, promises)
         self.uploads = Uploads(driver, self.blobs, damage, now, sleep)
-        self.manifests = Manifests(driver, links, self.blobs, damage, rules, breathe)
+        self.manifests = Manifests(driver, links, self.blobs, damage, gate, promises, rules, breathe)
         self.tags = Tags(driver, links, damage, breathe)
         self.referrers = Referrers(driver, self.manifests, breathe)
         self.catalog = Catalog(driver, breathe)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from regd.errors import DigestInvalid, ManifestInvalid, ManifestTooLarge, ManifestUnknown
+from regd.maintenance.gate import Gate
 from regd.manifest import Manifest, media_type_of, parse
 from regd.names import ALGORITHMS, CANONICAL, Digest, Reference, RepositoryName, Tag
 from regd.pace import Breathe, Pace
-from regd.registry.blobs import Blobs
+from regd.registry.blobs import Blob, Blobs
 from regd.registry.by_digest import ByDigest
 from regd.registry.pages import names_after
+from regd.registry.promises import Promises
 from regd.registry.rules import ManifestRules, check
 from regd.storage import layout
 from regd.storage.damage import Damage
@@ -44,13 +46,29 @@ class StoredManifest:
 
 
 class Manifests:
-    """The manifests and tags of all repositories."""
+    """
+    The manifests and tags of all repositories.
 
-    def __init__(self, driver: Driver, links: Links, blobs: Blobs, damage: Damage, rules: ManifestRules, breathe: Breathe) -> None:
+    :param gate: what changes pass.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        links: Links,
+        blobs: Blobs,
+        damage: Damage,
+        gate: Gate,
+        promises: Promises,
+        rules: ManifestRules,
+        breathe: Breathe,
+    ) -> None:
         self._driver = driver
         self._links = links
         self._blobs = blobs
         self._damage = damage
+        self._gate = gate
+        self._promises = promises
         self._rules = rules
         self._breathe = breathe
         self._cache = ByDigest(_CACHE_BUDGET, _weight)
@@ -61,6 +79,22 @@ class Manifests:
         """
         digest = await self.resolve(name, reference)
         stored = None if digest is None else await self._stored(digest)
+        if stored is None:
+            raise _unknown(reference)
+        return stored
+
+    async def promise(self, name: RepositoryName, reference: Reference) -> StoredManifest:
+        """
+        What :meth:`get` finds, for a client that relies on it: a collection leaves it there for the time of a push.
+
+        :raises ManifestUnknown: when this repository does not hold it.
+        """
+        digest = await self.resolve(name, reference)
+        blob = None if digest is None else await self._blobs.stored(digest)
+        since = self._promises.since()
+        if blob is None or (blob.modified < since and not await self._keep(name, reference, blob, since)):
+            raise _unknown(reference)
+        stored = self._cache.get(blob.digest) or await self._stored(blob.digest)
         if stored is None:
             raise _unknown(reference)
         return stored
@@ -97,6 +131,7 @@ class Manifests:
         :raises ManifestTooLarge: above :data:`LIMIT`.
         :raises ManifestInvalid: when it is not a manifest.
         :raises ManifestBlobUnknown: when it refers to what is not there.
+        :raises Unavailable: when the gate stays closed.
         """
         if len(content) > LIMIT:
             raise ManifestTooLarge(f"a manifest has at most {LIMIT} bytes")
@@ -108,15 +143,6 @@ class Manifests:
                 detail={"digest": asked, "received": digest},
             )
         manifest = parse(content, content_type)
-
-        async def holds_blob(blob: Digest) -> bool:
-            return await self._blobs.find(name, blob) is not None
-
-        async def holds_manifest(child: Digest) -> bool:
-            target = await self.resolve(name, child)
-            return target is not None and await self._blobs.stored(target) is not None
-
-        await check(manifest, self._rules, holds_blob, holds_manifest)
         # What makes it visible under other names comes last, all at once: nothing points from one of these to another.
         names = []
         if manifest.subject is not None:
@@ -128,20 +154,64 @@ class Manifests:
             names.append(Links.file(layout.tag_link(name, tag), digest))
         revision = Links.file(layout.revision_link(name, digest), digest)
         path = layout.blob_data(digest)
-        if await self._blobs.whole(digest, len(content)):
-            # Whoever put it there a moment ago may not have made it durable yet, and the links must not come first.
-            await self._driver.secure(path)
-            await self._driver.write(revision, names)
-        else:
-            await self._driver.write((path, content), revision, names)
+        whole = await self._blobs.whole(digest, len(content))
+        async with self._gate.change():
+            since = await self._promises.wanted_since()
+            await self._check(name, manifest, since)
+            # The links must not come before what they lead to.
+            if whole and await self._blobs.kept(digest, since):
+                await self._driver.write(revision, names)
+            else:
+                await self._driver.write((path, content), revision, names)
         self._damage.healed(path)
         return digest, manifest
+
+    async def _check(self, name: RepositoryName, manifest: Manifest, since: float) -> None:
+        """
+        Within the gate: see whether all that a manifest refers to is there, and that a collection that runs now sees that it is wanted.
+
+        :raises ManifestBlobUnknown: when something is not there.
+        :raises ManifestInvalid: as :func:`~regd.registry.rules.check`.
+        """
+        seen = set()
+
+        async def holds_blob(digest: Digest) -> bool:
+            seen.add(digest)
+            blob = await self._blobs.find(name, digest)
+            return blob is not None and await self._promises.keep(blob.digest, blob.modified, since)
+
+        async def holds_manifest(digest: Digest) -> bool:
+            seen.add(digest)
+            target = await self.resolve(name, digest)
+            blob = None if target is None else await self._blobs.stored(target)
+            return blob is not None and await self._promises.keep(blob.digest, blob.modified, since)
+
+        await check(manifest, self._rules, holds_blob, holds_manifest)
+        # What need not be there may be.
+        for blob in manifest.blobs:
+            if blob.digest not in seen:
+                await holds_blob(blob.digest)
+        for other in (*manifest.manifests, *([manifest.subject] if manifest.subject is not None else ())):
+            if other.digest not in seen:
+                await holds_manifest(other.digest)
+
+    async def _keep(self, name: RepositoryName, reference: Reference, blob: Blob, since: float) -> bool:
+        """Renew a manifest that this repository holds; whether it is still there."""
+        if isinstance(reference, Tag):
+            # The tag holds the link.
+            return await self._promises.keep(blob.digest, blob.modified, since)
+        # registry:2.1 wrote the links of manifests among those of layers.
+        for link in (layout.revision_link(name, reference), layout.layer_link(name, reference)):
+            if await self._promises.keep(blob.digest, blob.modified, since, link):
+                return True
+        return False
 
     async def delete(self, name: RepositoryName, digest: Digest) -> None:
         """
         Take a manifest out of this repository, with every tag that means it. Its bytes stay until they are collected.
 
         :raises ManifestUnknown: when this repository does not hold it.
+        :raises Unavailable: when the gate stays closed; some tags may be gone then.
         """
         target = await self.resolve(name, digest)
         if target is None:
@@ -149,23 +219,30 @@ class Manifests:
         # Tags first: should this be cut short, no tag points to nothing, and the client can ask again.
         async for tag in self._tags(name):
             if await self._links.read(layout.tag_link(name, tag)) == target:
-                await self._drop_tag(name, tag)
+                # One by one, because looking for them may take long, and the gate cannot be closed meanwhile.
+                async with self._gate.change():
+                    # Whoever waited may find that it means something else now.
+                    if await self._links.read(layout.tag_link(name, tag)) == target:
+                        await self._drop_tag(name, tag)
         subject = await self._subject(target)
-        if subject is not None:
-            await self._drop(layout.referrer(name, subject, target))
-        # Without a link of its own it stands in registry:2.1's place; registry:2 leaves the directory when it deletes the link.
-        own = await self._links.read(layout.revision_link(name, digest), digest)
-        if not await self._drop(layout.layer(name, digest) if own is None else layout.revision(name, digest)):
-            raise _unknown(digest)
+        async with self._gate.change():
+            if subject is not None:
+                await self._drop(layout.referrer(name, subject, target))
+            # Without a link of its own it stands in registry:2.1's place; registry:2 leaves the directory when it deletes the link.
+            own = await self._links.read(layout.revision_link(name, digest), digest)
+            if not await self._drop(layout.layer(name, digest) if own is None else layout.revision(name, digest)):
+                raise _unknown(digest)
 
     async def untag(self, name: RepositoryName, tag: Tag) -> None:
         """
         Delete a tag; what it meant stays.
 
         :raises ManifestUnknown: when there is no such tag.
+        :raises Unavailable: when the gate stays closed.
         """
-        if not await self._drop_tag(name, tag):
-            raise _unknown(tag)
+        async with self._gate.change():
+            if not await self._drop_tag(name, tag):
+                raise _unknown(tag)
 
     async def read(self, digest: Digest) -> Manifest | None:
         """What a stored manifest says, whichever repository holds it; ``None`` when it is not there or cannot be read."""

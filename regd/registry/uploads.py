@@ -18,9 +18,11 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
 from twisted.logger import Logger
+from zope.interface import implementer
 
-from regd.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid
+from regd.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid, Unavailable
 from regd.names import ALGORITHMS, CANONICAL, Digest, RepositoryName
 from regd.pace import Sleep
 from regd.registry.blobs import Blobs
@@ -155,8 +157,10 @@ class Uploads:
         :raises UploadRangeInvalid: when that is not where the upload ends, or somebody else is appending to it.
         :raises BlobUploadUnknown: when the upload is gone.
         """
-        appender = await self._hold(upload, offset)
+        appender = await self._hold(upload)
         try:
+            _begins(upload, appender, offset)
+            self._recall(upload, appender)
             return await self._receive(upload, appender, body)
         finally:
             appender.close()
@@ -169,12 +173,20 @@ class Uploads:
         :raises DigestInvalid: when the content has another digest; the upload is gone then.
         :raises UploadRangeInvalid: as :meth:`append`.
         :raises BlobUploadUnknown: when the upload is gone.
+        :raises Unavailable: when the gate stays closed. All that has arrived is kept, and the same call, with the same body or without,
+            finishes the upload later.
         """
-        known = self._hashes.get(upload.id)
-        appender = await self._hold(upload, offset)
-        # What this process remembers the hash of, it has flushed; of what another one appended, it cannot know.
-        flushed = body is not None or (known is not None and known[0] == appender.size)
+        appender = await self._hold(upload)
         try:
+            repeated = (body is not None or offset is not None) and await self._complete(upload, appender, digest)
+            if repeated and body is not None:
+                # All of it has arrived before, and the client was told to come again.
+                await body.startProducing(_Nowhere())
+                body = None
+            elif not repeated:
+                _begins(upload, appender, offset)
+            # What this process remembers the hash of, it has flushed; of what another one appended, it cannot know.
+            flushed = self._recall(upload, appender) or body is not None
             if body is not None:
                 if appender.size == 0 and appender.hash is not None and appender.hash.name != digest.algorithm:
                     appender.hash = hashlib.new(digest.algorithm)
@@ -191,7 +203,13 @@ class Uploads:
                 )
             source = layout.upload_data(upload.name, upload.id)
             beside = (layout.upload_started(upload.name, upload.id),)
-            taken = await self._blobs.commit(upload.name, source, digest, appender.size, beside=beside, flushed=flushed)
+            try:
+                taken = await self._blobs.commit(upload.name, source, digest, appender.size, beside=beside, flushed=flushed)
+            except Unavailable:
+                if flushed and appender.hash is not None:
+                    _keep(self._hashes, upload.id, (appender.size, appender.hash))
+                await self._store(upload, digest.algorithm, appender.size, digest.hex)
+                raise
         except Missing:
             raise BlobUploadUnknown(detail={"uuid": upload.id}) from None
         finally:
@@ -228,25 +246,38 @@ class Uploads:
         self._hashes.pop(upload.id, None)
         self._times.pop(upload.id, None)
 
-    async def _hold(self, upload: Upload, offset: int | None) -> Appender:
+    async def _hold(self, upload: Upload) -> Appender:
         """Become the one who appends to an upload, after whoever is about to finish."""
         try:
-            appender = await self._wait_for(upload)
+            return await self._wait_for(upload)
         except Missing:
             raise BlobUploadUnknown(detail={"uuid": upload.id}) from None
         except Busy:
             raise UploadRangeInvalid("another request is writing to this upload", await self.find(upload.name, upload.id)) from None
-        if offset is not None and offset != appender.size:
-            appender.close()
-            here = Upload(upload.name, upload.id, appender.size, upload.started)
-            raise UploadRangeInvalid(f"the chunk begins at {offset}, but the upload ends at {appender.size}", here)
+
+    def _recall(self, upload: Upload, appender: Appender) -> bool:
+        """
+        Give an appender the running hash of what is there, as far as it is known.
+
+        :returns: whether this process remembered it.
+        """
         # Out of the memory until the file is as long again as what has been hashed.
         known = self._hashes.pop(upload.id, None)
         if known is not None and known[0] == appender.size:
             appender.hash = known[1]
-        elif appender.size == 0:
+            return True
+        if appender.size == 0:
             appender.hash = hashlib.new(CANONICAL)
-        return appender
+        return False
+
+    async def _complete(self, upload: Upload, appender: Appender, digest: Digest) -> bool:
+        """Whether what has arrived is known to have the digest that it is to have."""
+        if appender.size == 0:
+            return False
+        known = self._hashes.get(upload.id)
+        if known is not None and known[0] == appender.size and known[1].name == digest.algorithm:
+            return Digest.from_hash(known[1]) == digest
+        return await self._noted(upload, appender, digest.algorithm) == digest
 
     async def _wait_for(self, upload: Upload) -> Appender:
         path = layout.upload_data(upload.name, upload.id)
@@ -287,27 +318,39 @@ class Uploads:
         if appender.hash is None:
             return
         _keep(self._hashes, upload.id, (appender.size, appender.hash))
-        if appender.size - before >= _WORTH_NOTING and await self._driver.exists(layout.upload_data(upload.name, upload.id)):
-            path = layout.upload_digest(upload.name, upload.id, appender.hash.name, appender.size)
-            # It only saves work, and is checked for its form when it is read, so it need not be durable.
-            try:
-                await self._driver.write((path, appender.hash.hexdigest().encode()), durable=False)
-            except StorageError as error:
-                self._log.warn("upload {upload} has to be read again when it is closed: {error}", upload=upload.id, error=error)
+        if appender.size - before >= _WORTH_NOTING:
+            await self._store(upload, appender.hash.name, appender.size, appender.hash.hexdigest())
+
+    async def _store(self, upload: Upload, algorithm: str, size: int, found: str) -> None:
+        """Store the digest of the first ``size`` bytes. It only saves work, so that it cannot be stored is no failure."""
+        if not await self._driver.exists(layout.upload_data(upload.name, upload.id)):
+            return
+        # It is checked for its form when it is read, so it need not be durable.
+        try:
+            await self._driver.write((layout.upload_digest(upload.name, upload.id, algorithm, size), found.encode()), durable=False)
+        except StorageError as error:
+            self._log.warn("upload {upload} has to be read again when it is closed: {error}", upload=upload.id, error=error)
 
     async def _digest(self, upload: Upload, appender: Appender, algorithm: str) -> Digest:
         """The digest of all that has arrived, by the cheapest way there is."""
         if appender.hash is not None and appender.hash.name == algorithm:
             return Digest.from_hash(appender.hash)
+        noted = await self._noted(upload, appender, algorithm)
+        if noted is not None:
+            return noted
+        return Digest.from_hash(await self._driver.hash(layout.upload_data(upload.name, upload.id), algorithm))
+
+    async def _noted(self, upload: Upload, appender: Appender, algorithm: str) -> Digest | None:
+        """The digest of all that has arrived, if it has been stored."""
         path = layout.upload_digest(upload.name, upload.id, algorithm, appender.size)
         try:
             stored = await self._driver.read(path, ALGORITHMS[algorithm] + 1)
             return Digest.parse(f"{algorithm}:{stored.decode('ascii', 'replace')}")
         except Missing:
-            pass
+            return None
         except DigestInvalid:
             self._damage.report(path, "not a digest; the upload is read again")
-        return Digest.from_hash(await self._driver.hash(layout.upload_data(upload.name, upload.id), algorithm))
+            return None
 
     async def _started(self, name: RepositoryName, upload: UploadId, data: Stat) -> datetime:
         known = self._times.get(upload)
@@ -327,6 +370,30 @@ class Uploads:
         except (ValueError, OverflowError):
             self._damage.report(path, "not a time; that of the last write is taken")
         return datetime.fromtimestamp(int(data.modified), UTC)
+
+
+@implementer(IConsumer)
+class _Nowhere:
+    """Where bytes go that are there already."""
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:  # noqa: N802 - IConsumer's name
+        """It is never full."""
+
+    def unregisterProducer(self) -> None:  # noqa: N802 - IConsumer's name
+        """See :meth:`registerProducer`."""
+
+    def write(self, data: bytes) -> None:
+        """Forget them."""
+
+
+def _begins(upload: Upload, appender: Appender, offset: int | None) -> None:
+    """
+    :param offset: where a chunk begins, if the client says so.
+    :raises UploadRangeInvalid: when that is not where the upload ends.
+    """
+    if offset is not None and offset != appender.size:
+        here = Upload(upload.name, upload.id, appender.size, upload.started)
+        raise UploadRangeInvalid(f"the chunk begins at {offset}, but the upload ends at {appender.size}", here)
 
 
 def _keep(known: OrderedDict[UploadId, T], upload: UploadId, value: T) -> None:

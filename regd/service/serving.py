@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - it is 
 from twisted.internet.task import deferLater
 
 from regd.config import Config, FilesystemStorage
+from regd.maintenance.gate import Gate
 from regd.manifest import Platform
 from regd.registry.core import Registry
 from regd.registry.rules import ManifestRules
@@ -128,7 +129,11 @@ class Serving:
 
     def _root(self) -> Root:
         config = self.config
-        registry = Registry(self.driver, self._damage, manifest_rules(config), time.time, self._sleep)
+        collecting = config.storage.maintenance.garbagecollect
+        gate = Gate(self.driver, self._sleep, collecting.wait)
+        # Where nothing can be pushed nothing is promised, and the directory may not be one that can be written to.
+        grace = None if config.storage.maintenance.readonly.enabled else collecting.grace
+        registry = Registry(self.driver, self._damage, manifest_rules(config), time.time, self._sleep, gate, grace)
         urls = Urls(config.http.host, config.http.prefix, config.http.relativeurls, config.reverseproxy.trusts)
         deletable = config.storage.delete.enabled
         routes = Api(

@@ -42,12 +42,14 @@ class BlobHandlers:
             "Cache-Control": _CACHE_CONTROL,
             "Accept-Ranges": "bytes",
         }
+        # Who asks whether it is there goes on to push what needs it; who fetches it does not.
+        look = self._blobs.promise if request.method == b"HEAD" else self._blobs.stat
         if none_match(request.getHeader("if-none-match"), etag):
-            await self._blobs.stat(name, digest)
+            await look(name, digest)
             return Response(304, headers)
         headers["Content-Type"] = _MEDIA_TYPE
         if request.method == b"HEAD":
-            blob = await self._blobs.stat(name, digest)
+            blob = await look(name, digest)
             return Response(200, headers, blob.size)
         blob, content = await self._blobs.fetch(name, digest)
         try:

@@ -36,7 +36,9 @@ class ManifestHandlers:
         :raises ManifestUnknown: when this repository does not hold it, or holds it in a form only that the client does not take.
         """
         wanted = _existing(reference)
-        stored = await self._manifests.get(name, wanted)
+        # Who asks whether it is there goes on to push what needs it; who fetches it does not.
+        look = self._manifests.promise if request.method == b"HEAD" else self._manifests.get
+        stored = await look(name, wanted)
         accept = Accept.of(*request.header_values("accept"))
         if not accept.allows(stored.media_type):
             stored = await self._alternative(name, wanted, stored, accept)

@@ -22,6 +22,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from regd.maintenance.gate import Gate
 from regd.manifest import DOCKER_IMAGE, OCI_IMAGE, OCI_INDEX
 from regd.names import Digest, Reference, RepositoryName, Tag, parse_reference
 from regd.pace import Sleep
@@ -40,13 +41,27 @@ if TYPE_CHECKING:
 else:
     Base = object
 
-__all__ = ["CONFIG", "LAYER", "OnFilesystem", "OnMemory", "RegistrySuite", "descriptor", "image_manifest", "index_manifest", "name"]
+__all__ = [
+    "CONFIG",
+    "GRACE",
+    "LAYER",
+    "OnFilesystem",
+    "OnMemory",
+    "RegistrySuite",
+    "descriptor",
+    "image_manifest",
+    "index_manifest",
+    "name",
+]
 
 CONFIG = b'{"architecture":"amd64","os":"linux"}'
 LAYER = b"a layer"
 
 #: When it is, for tests.
 NOW = 1_700_000_000.5
+
+#: For how long what is written counts as fresh, in seconds.
+GRACE = 3600.0
 
 
 def name(text: str) -> RepositoryName:
@@ -119,11 +134,13 @@ class RegistrySuite(Base):
         self.damage = Damage()
         # Any: it answers for whatever the driver has.
         self.driver: Any = CountingDriver(self.make_driver())
+        self.now = NOW
         self.registry = self.restarted()
 
-    def restarted(self, sleep: Sleep = no_sleep, **rules: Any) -> Registry:
+    def restarted(self, sleep: Sleep = no_sleep, gate: Gate | None = None, grace: float | None = GRACE, **rules: Any) -> Registry:
         """A registry over the same storage that remembers nothing, as after a restart, or in another process."""
-        return Registry(self.driver, self.damage, ManifestRules(**rules), lambda: NOW, sleep)
+        gate = gate or Gate(self.driver, sleep)
+        return Registry(self.driver, self.damage, ManifestRules(**rules), lambda: self.now, sleep, gate, grace)
 
     async def push(self, repository: str, content: bytes, algorithm: str = "sha256") -> Digest:
         """Make ``content`` a blob of a repository."""

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from regd.errors import BlobUnknown, BlobUploadUnknown, DigestInvalid, ManifestUnknown
+from regd.maintenance.gate import Gate
 from regd.names import Digest, RepositoryName, Tag
 from regd.registry.core import Registry
 from regd.registry.rules import ManifestRules
@@ -25,7 +26,7 @@ from regd.storage import layout
 from regd.storage.damage import Damage
 from regd.storage.filesystem import FilesystemDriver
 from regd.storage.threads import PoolThreads
-from tests.registry.case import CONFIG, LAYER, NOW, image_manifest, name
+from tests.registry.case import CONFIG, GRACE, LAYER, NOW, image_manifest, name
 from tests.support import CountingDriver, FakeBody, HeldBody, no_sleep, together
 
 REPOSITORY = name("library/alpine")
@@ -46,7 +47,7 @@ class Process:
         # Any: it answers for whatever the driver has.
         self.driver: Any = CountingDriver(files)
         self.damage = Damage()
-        self.registry = Registry(self.driver, self.damage, ManifestRules(), lambda: NOW, no_sleep)
+        self.registry = Registry(self.driver, self.damage, ManifestRules(), lambda: NOW, no_sleep, Gate(self.driver, no_sleep), GRACE)
         self.uploads = self.registry.uploads
 
     async def push(self, repository: RepositoryName, content: bytes) -> Digest:

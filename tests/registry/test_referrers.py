@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from regd import pace
+from regd.maintenance.gate import Gate
 from regd.manifest import OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX, Descriptor, Manifest
 from regd.names import Digest, Tag
 from regd.registry import referrers
@@ -20,7 +21,19 @@ from regd.storage.damage import Damage
 from regd.storage.layout import Path
 from regd.storage.links import Links
 from regd.storage.memory import MemoryDriver
-from tests.registry.case import CONFIG, LAYER, NOW, OnFilesystem, OnMemory, RegistrySuite, descriptor, image_manifest, index_manifest, name
+from tests.registry.case import (
+    CONFIG,
+    GRACE,
+    LAYER,
+    NOW,
+    OnFilesystem,
+    OnMemory,
+    RegistrySuite,
+    descriptor,
+    image_manifest,
+    index_manifest,
+    name,
+)
 
 REPOSITORY = name("library/alpine")
 SUBJECT = image_manifest(LAYER)
@@ -307,7 +320,7 @@ class PaceTest(SynchronousTestCase):
 
         async def run() -> None:
             driver = MemoryDriver()
-            registry = Registry(driver, Damage(), ManifestRules(), lambda: NOW, breathe)
+            registry = Registry(driver, Damage(), ManifestRules(), lambda: NOW, breathe, Gate(driver, breathe), GRACE)
             for number in range(130):
                 entry = Digest.of(str(number).encode())
                 await driver.write(Links.file(layout.referrer_link(REPOSITORY, Digest.of(SUBJECT), entry), entry))

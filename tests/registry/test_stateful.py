@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from regd.errors import BlobUnknown, BlobUploadUnknown, DigestInvalid, ManifestBlobUnknown, ManifestUnknown, NameUnknown
+from regd.maintenance.gate import Gate
 from regd.manifest import OCI_IMAGE, OCI_INDEX
 from regd.names import Digest, RepositoryName, Tag
 from regd.registry.core import Registry
@@ -20,7 +21,7 @@ from regd.registry.rules import ManifestRules
 from regd.registry.uploads import Upload, UploadRangeInvalid
 from regd.storage.damage import Damage
 from regd.storage.memory import MemoryDriver
-from tests.registry.case import NOW, descriptor
+from tests.registry.case import GRACE, NOW, descriptor
 from tests.support import FakeBody, no_sleep
 
 #: Few of each, so that things meet.
@@ -51,7 +52,7 @@ class RegistryMachine(RuleBasedStateMachine):
         self.known: set[RepositoryName] = set()
 
     def process(self) -> Registry:
-        return Registry(self.driver, self.damage, ManifestRules(), lambda: NOW, no_sleep)
+        return Registry(self.driver, self.damage, ManifestRules(), lambda: NOW, no_sleep, Gate(self.driver, no_sleep), GRACE)
 
     def do(self, work: Any, refusal: type[Exception] | None = None) -> Any:
         """

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from regd.errors import BlobUnknown, BlobUploadUnknown, DigestInvalid
+from regd.maintenance.gate import Gate
 from regd.names import Digest
 from regd.registry import uploads as uploads_module
 from regd.registry.core import Registry
@@ -24,7 +25,7 @@ from regd.storage.damage import Damage
 from regd.storage.driver import Full, StorageError
 from regd.storage.layout import UploadId
 from regd.storage.memory import MemoryDriver
-from tests.registry.case import NOW, OnFilesystem, OnMemory, RegistrySuite, name
+from tests.registry.case import GRACE, NOW, OnFilesystem, OnMemory, RegistrySuite, name
 from tests.support import Broken, CountingDriver, FakeBody, HeldBody, no_sleep, together
 
 REPOSITORY = name("library/alpine")
@@ -455,7 +456,7 @@ class AnyOrderTest(SynchronousTestCase):
         driver: Any = CountingDriver(MemoryDriver())
 
         def process() -> Registry:
-            return Registry(driver, Damage(), ManifestRules(), lambda: NOW, no_sleep)
+            return Registry(driver, Damage(), ManifestRules(), lambda: NOW, no_sleep, Gate(driver, no_sleep), GRACE)
 
         async def run() -> None:
             registry = process()
