@@ -26,7 +26,7 @@ from regd.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid, Unavaila
 from regd.names import ALGORITHMS, CANONICAL, Digest, RepositoryName
 from regd.pace import Sleep
 from regd.registry.blobs import Blobs
-from regd.storage import layout
+from regd.storage import layout, startedat
 from regd.storage.damage import Damage
 from regd.storage.driver import Appender, Busy, Driver, HashState, Missing, Stat, StorageError
 from regd.storage.layout import UploadId
@@ -45,9 +45,6 @@ _WORTH_NOTING: Final = 1024 * 1024
 #: comes back at once, when the end of what it had sent may still be on its way to the disk.
 _LOOK: Final = 0.02
 _TRIES: Final = 250
-
-#: What ``startedat`` may hold at most, in bytes.
-_TIME_LIMIT: Final = 64
 
 
 class Body(Protocol):
@@ -85,7 +82,7 @@ class Upload:
     @property
     def started_at(self) -> str:
         """When it began, as ``registry:2`` writes it (RFC 3339, section 5.6)."""
-        return self.started.isoformat().replace("+00:00", "Z")
+        return startedat.format_time(self.started)
 
 
 class UploadRangeInvalid(RangeInvalid):
@@ -362,12 +359,10 @@ class Uploads:
     async def _read_time(self, name: RepositoryName, upload: UploadId, data: Stat) -> datetime:
         path = layout.upload_started(name, upload)
         try:
-            text = (await self._driver.read(path, _TIME_LIMIT)).decode("ascii", "replace")
-            return datetime.fromisoformat(text.strip()).astimezone(UTC)
+            return startedat.parse_time(await self._driver.read(path, startedat.LIMIT))
         except Missing:
             pass
-        # OverflowError: a time of the year 1 or 9999 that is in another year in UTC.
-        except (ValueError, OverflowError):
+        except ValueError:
             self._damage.report(path, "not a time; that of the last write is taken")
         return datetime.fromtimestamp(int(data.modified), UTC)
 

@@ -21,6 +21,7 @@ from regd import __version__
 from regd.config import Config, ConfigError, FilesystemStorage, Loaded, TCPAddress, UnixAddress, load
 from regd.service.reread import keep
 from regd.service.serving import SETTLE, Serving
+from regd.service.upkeep import Upkeep
 from regd.storage.driver import StorageError
 from regd.telemetry.health import Health
 from regd.telemetry.lines import LineStream
@@ -95,6 +96,7 @@ class RegistryService(MultiService):
         self._reactor = reactor
         self._observer: LineObserver | None = None
         self.serving = Serving(loaded.config, streams.access, reactor)
+        self.upkeep = Upkeep(self.serving, reactor)
         self.debug_site = StreamingSite(self._debug_root(), _silent, reactor)
         self.ports: list[IListeningPort] = []
         self.group: Group | None = None
@@ -139,6 +141,7 @@ class RegistryService(MultiService):
         if config.http.debug.addr is not None:
             self._listen("http.debug.addr", config.http.debug.addr, lambda address: listen(self._reactor, address, self.debug_site))
         self._sighup_before = signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._reread))
+        self.upkeep.configure()
         if self.group is None:
             self._tell_ready("in one process")
         else:
@@ -193,6 +196,7 @@ class RegistryService(MultiService):
         if self._observer is not None:
             self._observer.configure(config.log.level, config.log.formatter, config.log.fields)
         self.debug_site.resource = self._debug_root()
+        self.upkeep.configure()
         if self.group is None:
             self._tell_reread("")
         else:
@@ -203,6 +207,7 @@ class RegistryService(MultiService):
         self._log.info("{path} was read again, and is in effect{where}", path=self._path, where=where)
 
     async def _stop(self) -> None:
+        tidied = Deferred.fromCoroutine(self.upkeep.stop())
         for port in self.ports:
             await maybeDeferred(port.stopListening)
         timeout = self.serving.config.http.draintimeout
@@ -211,6 +216,7 @@ class RegistryService(MultiService):
             self._log.info("stopping: {count} connections have {timeout} s to finish", count=count, timeout=timeout)
         if self.group is not None:
             await self.group.finish(timeout + SETTLE + _MARGIN)
+        await tidied
         await self.serving.finish(timeout)
         self._log.info("stopped")
 
@@ -238,7 +244,7 @@ class RegistryService(MultiService):
             for key in ("cpu_seconds", "peak_memory_bytes", "open_connections", "damaged_files"):
                 found[key] += sum(worker.get(key, 0) for worker in workers)
             found["cpu_seconds"] = round(found["cpu_seconds"] + ended, 3)
-        return {**found, "workers": workers}
+        return {**found, **await self.upkeep.variables(), "workers": workers}
 
     def _raise_file_limit(self) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -116,6 +116,10 @@ class Serving:
             if driver is not None:
                 driver.stop()
 
+    def damaged(self, path: str, what: str) -> None:
+        """See :meth:`regd.storage.damage.Damage.report`: what has been found here, or on our behalf."""
+        self._damage.report(path, what)
+
     def variables(self) -> dict[str, object]:
         """Numbers about this process."""
         usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -35,26 +35,29 @@ _PLAIN = re.compile(r"[A-Za-z0-9._/@^+:-]+")
 #: What JSON leaves as it is, and what yet ends a line for some readers, steers a terminal, or is no character at all.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
+#: Texts and numbers that a line has besides its message.
+Fields = Mapping[str, object]
+
 #: Time (RFC 3339), level, message, further fields, to a line without its end.
-Formatter = Callable[[str, str, str, Mapping[str, str]], str]
+Formatter = Callable[[str, str, str, Fields], str]
 
 
-def _text(time: str, level: str, message: str, fields: Mapping[str, str]) -> str:
+def _text(time: str, level: str, message: str, fields: Fields) -> str:
     pairs = _apart({"time": time, "level": level, "msg": message}, fields)
     return " ".join(
-        f"{_quoted(name, always=False)}={_quoted(value, always=name in {'time', 'msg'})}" for name, value in pairs.items()
+        f"{_quoted(name, always=False)}={_quoted(_word(value), always=name in {'time', 'msg'})}" for name, value in pairs.items()
     )
 
 
-def _json(time: str, level: str, message: str, fields: Mapping[str, str]) -> str:
+def _json(time: str, level: str, message: str, fields: Fields) -> str:
     return _dumps(_apart({"level": level, "msg": message, "time": time}, fields))
 
 
-def _logstash(time: str, level: str, message: str, fields: Mapping[str, str]) -> str:
+def _logstash(time: str, level: str, message: str, fields: Fields) -> str:
     return _dumps(_apart({"@timestamp": time, "@version": "1", "level": level, "message": message}, fields))
 
 
-def _apart(ours: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, str]:
+def _apart(ours: Mapping[str, str], fields: Fields) -> dict[str, object]:
     """Ours, and the further fields, those that are called as one of ours with ``fields.`` before their names, as ``registry:2`` has it."""
     return {**ours, **{f"fields.{name}" if name in ours else name: value for name, value in fields.items()}}
 
@@ -62,6 +65,10 @@ def _apart(ours: Mapping[str, str], fields: Mapping[str, str]) -> dict[str, str]
 def _dumps(value: object) -> str:
     """JSON on one line, safe to show. Nothing of its own structure is unsafe, so what is replaced is in strings."""
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+
+
+def _word(value: object) -> str:
+    return json.dumps(value) if isinstance(value, bool) else str(value)
 
 
 def _quoted(value: str, *, always: bool) -> str:
@@ -91,7 +98,7 @@ class LineObserver:
         """Write otherwise from now on; the parameters are those of the constructor."""
         self._level = _LEVELS[level]
         self._format = FORMATTERS[formatter]
-        self._fields = dict(fields)
+        self._fields: dict[str, object] = dict(fields)
 
     def __call__(self, event: LogEvent) -> None:
         """Write one event, if its level is high enough."""
@@ -99,7 +106,9 @@ class LineObserver:
         if level < self._level:
             return
         time = datetime.fromtimestamp(event.get("log_time", 0.0), UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        fields = dict(self._fields)
+        # What an event says in its text, it may give to programs as ``fields``.
+        told = event.get("fields")
+        fields = {**self._fields, **(told if isinstance(told, Mapping) else {})}
         failure = event.get("log_failure")
         message = formatEvent(event)
         if isinstance(failure, Failure):

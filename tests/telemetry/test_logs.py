@@ -58,6 +58,16 @@ class FormatTests(LineCase):
             {"@timestamp": WHEN, "@version": "1", "level": "info", "message": "hello world", "service": "registry"},
         )
 
+    def test_what_an_event_gives_to_programs(self) -> None:
+        event = {**EVENT, "fields": {"removed": 3, "seconds": 0.5, "dryrun": True, "error": "a b", "msg": 1}}
+        self.assertEqual(
+            self.line(event, "text", {"service": "registry"}),
+            f'time="{WHEN}" level=info msg="hello world" service=registry removed=3 seconds=0.5 dryrun=true error="a b" fields.msg=1',
+        )
+        found = json.loads(self.line(event, "json"))
+        self.assertEqual([found[name] for name in ("removed", "seconds", "dryrun", "fields.msg")], [3, 0.5, True, 1])
+        self.assertEqual(self.line({**EVENT, "fields": 5}), self.line(EVENT))
+
     def test_failures(self) -> None:
         event = {**EVENT, "log_level": LogLevel.critical, "log_failure": self.failure()}
         for formatter in FORMATTERS:

@@ -1,0 +1,176 @@
+"""What the daemon does by itself at times of its own: garbage collection and the purge of uploads. Never in a worker."""
+
+from __future__ import annotations
+
+import json
+import random as randomness
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final, Literal
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from regd.config import Maintenance
+from regd.maintenance.chores import Occupied, Order, order
+from regd.maintenance.process import Here, InProcess, Runner
+from regd.maintenance.purge import PurgeOrders
+from regd.maintenance.schedule import Plan
+from regd.maintenance.service import RunFailed, Timed, moment
+from regd.service.serving import Serving
+from regd.storage import layout
+from regd.storage.driver import Missing, StorageError
+from regd.storage.filesystem import FilesystemDriver
+
+__all__ = ["Upkeep"]
+
+#: The first purge of uploads begins within so many seconds, as in ``registry:2``.
+_FIRST_PURGE: Final = 3600.0
+
+#: A summary has fewer bytes.
+_LARGEST_SUMMARY: Final = 64 * 1024
+
+_Level = Literal["error", "warn", "info", "debug"]
+
+
+class _Reported:
+    """
+    A :class:`~regd.maintenance.service.Chore`: gives an order, and logs what becomes of it.
+
+    :param name: what the log calls it.
+    :param report: what :func:`regd.storage.layout.report` calls it.
+    :param text: the line for a summary, a format of its fields.
+    :param damaged: see :class:`~regd.maintenance.chores.Listener`.
+    :ivar last: the summary of the last run.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        name: str,
+        report: str,
+        text: str,
+        runner: Runner,
+        make_order: Callable[[], Order],
+        damaged: Callable[[str, str], None],
+    ) -> None:
+        self.name = name
+        self.report = report
+        self.last: Mapping[str, Any] = {}
+        self.damaged = damaged
+        self._text = text
+        self._runner = runner
+        self._make_order = make_order
+
+    async def run(self) -> None:
+        """See :class:`~regd.maintenance.service.Chore`."""
+        try:
+            summary = await self._runner.run(self._make_order(), self)
+        except Occupied:
+            self._log.info("{name}: another one is under way on this directory; the next is at its time", name=self.name)
+            return
+        self.last = summary
+        done = "dry run: " if summary["dryrun"] else ""
+        unfinished = "" if summary["finished"] else " (stopped before its end; the next one goes on)"
+        self._log.info(f"{{name}}: {done}{self._text}{unfinished}", name=self.name, fields=summary, **summary)
+        if summary.get("error"):
+            raise RunFailed(str(summary["error"]))
+
+    def stop(self) -> None:
+        """See :class:`~regd.maintenance.service.Chore`."""
+        self._runner.stop()
+
+    def say(self, level: str, text: str) -> None:
+        """See :class:`~regd.maintenance.chores.Listener`."""
+        tell = {"error": self._log.error, "warn": self._log.warn, "debug": self._log.debug}.get(level, self._log.info)
+        tell("{name}: {text}", name=self.name, text=text)
+
+
+class Upkeep:
+    """
+    The timed chores of the daemon.
+
+    :param serving: the storage, and the configuration that is in effect.
+    :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
+    """
+
+    _log = Logger()
+
+    def __init__(self, serving: Serving, reactor: Any, random: Callable[[], float] = randomness.random) -> None:
+        self._serving = serving
+        self._reactor = reactor
+        self._random = random
+        self._suspended = False
+        self._purging = self._timed(
+            "purge of uploads",
+            "purge",
+            "{removed} of {uploads} uploads in {repositories} repositories removed, {bytes_freed} bytes freed, "
+            "{busy} left that are in use, {skipped} skipped that cannot be read, in {seconds} s",
+            self._purge_order,
+        )
+
+    def configure(self) -> None:
+        """Put the configuration of :attr:`Serving.config` into effect; the first time, begin."""
+        maintenance = self._serving.config.storage.maintenance
+        suspended = maintenance.readonly.enabled
+        if suspended and not self._suspended:
+            self._log.debug("nothing is removed while storage.maintenance.readonly.enabled is true")
+        self._suspended = suspended
+        purging = maintenance.uploadpurging
+        plan = Plan(purging.interval, min(purging.interval, _FIRST_PURGE))
+        self._purging[1].configure(plan if purging.enabled and not suspended else None)
+
+    async def stop(self) -> None:
+        """Begin nothing more, end what runs, and wait for that."""
+        await gatherResults([Deferred.fromCoroutine(timed.stop()) for _, timed in self._all()])
+
+    async def variables(self) -> dict[str, object]:
+        """What is shown at ``/debug/vars``."""
+        return {key: await self._state(chore, timed) for key, (chore, timed) in self._named().items()}
+
+    def _named(self) -> dict[str, tuple[_Reported, Timed]]:
+        return {"uploadpurging": self._purging}
+
+    def _all(self) -> list[tuple[_Reported, Timed]]:
+        return list(self._named().values())
+
+    def _timed(self, name: str, report: str, text: str, make_order: Callable[[], Order]) -> tuple[_Reported, Timed]:
+        chore = _Reported(name, report, text, self._runner(), make_order, self._serving.damaged)
+        return chore, Timed(chore, self._reactor, time.time, self._random)
+
+    def _runner(self) -> Runner:
+        if self._serving.driver.shared:
+            return InProcess(self._reactor)
+        return Here(lambda: self._serving.driver, lambda seconds: deferLater(self._reactor, seconds), time.time)
+
+    def _purge_order(self) -> Order:
+        purging = self._maintenance().uploadpurging
+        return order(PurgeOrders(purging.age, purging.dryrun), self._root())
+
+    def _maintenance(self) -> Maintenance:
+        return self._serving.config.storage.maintenance
+
+    def _root(self) -> str:
+        driver = self._serving.driver
+        return driver.root if isinstance(driver, FilesystemDriver) else ""
+
+    async def _state(self, chore: _Reported, timed: Timed) -> dict[str, object]:
+        planned = timed.next
+        return {
+            "running": timed.running,
+            "next": None if planned is None else moment(planned),
+            "runs": timed.runs,
+            "failures": timed.failures,
+            "last": await self._last(chore),
+        }
+
+    async def _last(self, chore: _Reported) -> Mapping[str, Any] | None:
+        """The newest summary: that of a command, of this daemon, of one that ran before."""
+        stored: Any = None
+        with suppress(Missing, StorageError, ValueError, RecursionError):
+            stored = json.loads(await self._serving.driver.read(layout.report(chore.report), _LARGEST_SUMMARY))
+        known = [summary for summary in (stored, chore.last) if isinstance(summary, dict) and summary]
+        return max(known, key=lambda summary: str(summary.get("started", "")), default=None)

@@ -1,0 +1,198 @@
+"""What a daemon does by itself, in a process of its own: abandoned uploads are purged."""
+
+import json
+import os
+import signal
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from tests.e2e.case import E2ETestCase
+from tests.e2e.daemon import Regd
+from tests.e2e.process import free_port, wait_until
+from tests.e2e.rawhttp import Client
+
+OFF = "uploadpurging:\n      enabled: false"
+
+
+def on(age: str = "1h", interval: str = "1s", *, dryrun: bool = False) -> str:
+    """
+    :return: The section, to stand in the place of :data:`OFF`.
+    """
+    return f"uploadpurging: {{age: {age}, interval: {interval}, dryrun: {str(dryrun).lower()}}}"
+
+
+def child_of(server: Regd) -> int | None:
+    """
+    :return: The process of a chore that is under way.
+    """
+    for pid in server.program.children():
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if b"regd.maintain" in command:
+            return pid
+    return None
+
+
+def gone(path: Path) -> bool:
+    """
+    :return: Whether there is nothing at a path.
+    """
+    return not path.exists()
+
+
+class UpkeepCase(E2ETestCase):
+    """A test case that makes daemons with abandoned uploads."""
+
+    def make(self, workers: int, text: str, **environment: str) -> Regd:
+        """
+        :param workers: How many serve.
+        :param text: Stands in the place of :data:`OFF` in the configuration.
+        :return: A daemon, not started, that tells of itself on a port of its own.
+        """
+        self.debug_port = free_port()
+        settings = {"REGISTRY_HTTP_WORKERS": str(workers), "REGISTRY_HTTP_DEBUG_ADDR": f"127.0.0.1:{self.debug_port}", **environment}
+        server = Regd(self.directory / self._testMethodName / str(workers), None, settings)
+        self.addCleanup(server.stop)
+        self.replace(server, OFF, text)
+        return server
+
+    def replace(self, server: Regd, old: str, new: str) -> None:
+        text = server.configuration.read_text(encoding="utf-8")
+        self.assertIn(old, text)
+        server.configuration.write_text(text.replace(old, new), encoding="utf-8")
+
+    def reread(self, server: Regd) -> None:
+        """Have it read its configuration again, and wait until it has."""
+        before = server.program.output().count("was read again")
+        server.program.send(signal.SIGHUP)
+        wait_until(lambda: server.program.output().count("was read again") > before, 10, "the configuration to be read again")
+
+    def abandoned(self, server: Regd, hours: float, repository: str = "some/app") -> Path:
+        """
+        :param hours: How long ago it began.
+        :return: The directory of an upload.
+        """
+        directory = server.data / "docker/registry/v2/repositories" / repository / "_uploads" / str(uuid.uuid4())
+        directory.mkdir(parents=True)
+        began = datetime.now(UTC) - timedelta(hours=hours)
+        (directory / "startedat").write_text(began.strftime("%Y-%m-%dT%H:%M:%SZ"), encoding="ascii")
+        (directory / "data").write_bytes(b"x" * 1000)
+        return directory
+
+    def variables(self) -> dict[str, object]:
+        """
+        :return: What the daemon says of its purges.
+        """
+        answer = Client(self.debug_port).get("/debug/vars")
+        self.assertEqual(answer.status, 200)
+        found: dict[str, object] = json.loads(answer.body)["uploadpurging"]
+        return found
+
+    def wait_log(self, server: Regd, text: str, count: int = 1, seconds: float = 20) -> None:
+        wait_until(lambda: server.program.output().count(text) >= count, seconds, f"{text!r} in the log")
+
+
+class PurgeTest(UpkeepCase):
+    def test_it_happens_by_itself(self) -> None:
+        for workers in (1, 2):
+            server = self.make(workers, on())
+            old, young = self.abandoned(server, 2), self.abandoned(server, 0.5)
+            server.start()
+            wait_until(partial(gone, old), 20, "the old upload to be removed")
+            self.assertTrue(young.exists())
+            self.wait_log(server, "purge of uploads: 1 of 2 uploads in 1 repositories removed, 1000 bytes freed, ")
+            (line,) = [line for line in server.program.output().splitlines() if "purge of uploads: 1 of 2" in line]
+            self.assertRegex(line, r" repositories=1 uploads=2 removed=1 bytes_freed=1000 busy=0 skipped=0 dryrun=false finished=true$")
+            shown = self.variables()
+            last = shown["last"]
+            assert isinstance(last, dict)
+            self.assertTrue(last["finished"])
+            self.assertEqual(shown["failures"], 0)
+            server.stop()
+
+    def test_dry_run(self) -> None:
+        server = self.make(1, on(dryrun=True))
+        old = self.abandoned(server, 2)
+        server.start()
+        self.wait_log(server, f"dry run: upload {old.name} of some/app, which began at ")
+        self.wait_log(server, "purge of uploads: dry run: 1 of 1 uploads")
+        self.assertTrue(old.exists())
+        last = self.variables()["last"]
+        assert isinstance(last, dict)
+        self.assertTrue(last["dryrun"])
+
+    def test_sighup(self) -> None:
+        server = self.make(1, OFF)
+        server.start()
+        self.assertIsNone(self.variables()["next"])
+        old = self.abandoned(server, 2)
+        self.replace(server, OFF, on())
+        self.reread(server)
+        wait_until(lambda: not old.exists(), 20, "the upload to be removed")
+        self.replace(server, on(), OFF)
+        self.reread(server)
+        self.assertIsNone(self.variables()["next"])
+        # A run that has begun may still end.
+        wait_until(lambda: child_of(server) is None, 10, "the run to end")
+        another = self.abandoned(server, 2)
+        time.sleep(2.5)
+        self.assertTrue(another.exists())
+
+    def test_read_only(self) -> None:
+        server = self.make(1, on(), REGISTRY_LOG_LEVEL="debug")
+        self.replace(server, "readonly:\n      enabled: false", "readonly:\n      enabled: true")
+        old = self.abandoned(server, 2)
+        server.start()
+        time.sleep(2.5)
+        self.assertTrue(old.exists())
+        self.assertEqual(server.program.output().count("nothing is removed while storage.maintenance.readonly.enabled is true"), 1)
+        self.replace(server, "readonly:\n      enabled: true", "readonly:\n      enabled: false")
+        self.reread(server)
+        wait_until(lambda: not old.exists(), 20, "the upload to be removed")
+
+
+class EndTest(UpkeepCase):
+    """Ends of processes in the middle of a run, which an empty directory of an upload makes two seconds long."""
+
+    def running(self, workers: int) -> tuple[Regd, int]:
+        """
+        :return: A daemon, and the process of its run.
+        """
+        server = self.make(workers, on(interval="2s"))
+        self.empty = server.data / "docker/registry/v2/repositories/app/_uploads" / str(uuid.uuid4())
+        self.empty.mkdir(parents=True)
+        server.start()
+        wait_until(lambda: child_of(server) is not None, 20, "a run")
+        pid = child_of(server)
+        assert pid is not None
+        return server, pid
+
+    def test_the_child_is_killed(self) -> None:
+        server, pid = self.running(2)
+        os.kill(pid, signal.SIGKILL)
+        self.wait_log(server, "purge of uploads failed: its process was killed by SIGKILL")
+        self.wait_log(server, "purge of uploads is tried again at ")
+        wait_until(lambda: not self.empty.exists(), 20, "another run to end")
+        self.assertEqual(self.variables()["failures"], 1)
+
+    def test_the_daemon_is_stopped(self) -> None:
+        for workers in (1, 2):
+            server, pid = self.running(workers)
+            time.sleep(0.5)
+            start = time.monotonic()
+            server.stop()
+            self.assertLess(time.monotonic() - start, 5)
+            self.assertFalse(Path(f"/proc/{pid}").exists())
+            self.assertIn("stopped before its end", server.program.output())
+
+    def test_the_daemon_is_killed(self) -> None:
+        server, pid = self.running(2)
+        time.sleep(0.5)
+        server.kill()
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), 10, "the child to end")
+        self.assertTrue(self.empty.exists())

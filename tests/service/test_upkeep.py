@@ -1,0 +1,192 @@
+"""What the daemon does by itself, and what it says of that."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+from unittest.mock import patch
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from regd.config import Config, parse
+from regd.maintenance.chores import Listener, Occupied, Order
+from regd.maintenance.process import Here, InProcess
+from regd.maintenance.service import RunFailed
+from regd.service.serving import Serving
+from regd.service.upkeep import Upkeep
+from regd.storage import layout
+
+PURGED = {
+    "started": "2026-11-23T02:00:00Z", "seconds": 0.5, "repositories": 2, "uploads": 5, "removed": 3, "bytes_freed": 100, "busy": 1,
+    "skipped": 0, "dryrun": False, "finished": True,
+}  # fmt: skip
+
+
+def config(maintenance: str = "", storage: str = "inmemory: ") -> Config:
+    return parse(f"version: 0.1\nstorage: {{{storage}, maintenance: {{{maintenance}}}}}\n".encode(), "config.yml", {}).config
+
+
+class FakeRunner:
+    """What a test ends as it likes."""
+
+    def __init__(self) -> None:
+        self.orders: list[Order] = []
+        self.listener: Listener | None = None
+        self.stops = 0
+        self.done: Deferred[dict[str, Any]] = Deferred()
+
+    async def run(self, order: Order, listener: Listener) -> dict[str, Any]:
+        self.orders.append(order)
+        self.listener = listener
+        self.done = Deferred()
+        return await self.done
+
+    def stop(self) -> None:
+        self.stops += 1
+
+
+class UpkeepTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.purge = FakeRunner()
+
+    def build(self, maintenance: str = "") -> Upkeep:
+        self.serving = Serving(config(maintenance), io.StringIO(), self.clock)
+        with (
+            patch.object(Upkeep, "_runner", side_effect=[self.purge]),
+            patch("time.time", self.clock.seconds),
+        ):
+            made = Upkeep(self.serving, self.clock, lambda: 0.5)
+        made.configure()
+        return made
+
+    def change(self, upkeep: Upkeep, maintenance: str) -> None:
+        self.serving.configure(config(maintenance))
+        upkeep.configure()
+
+    def variables(self, upkeep: Upkeep, key: str) -> dict[str, Any]:
+        found: Any = self.successResultOf(Deferred.fromCoroutine(upkeep.variables()))
+        shown: dict[str, Any] = found[key]
+        return shown
+
+    def test_where_it_runs(self) -> None:
+        made = Upkeep(Serving(config(), io.StringIO(), self.clock), self.clock)
+        self.assertIsInstance(made._runner(), Here)
+        shared = Serving(config(storage="filesystem: {rootdirectory: /nowhere}"), io.StringIO(), self.clock)
+        self.assertIsInstance(Upkeep(shared, self.clock)._runner(), InProcess)
+
+    def test_the_first_purge_begins_within_the_hour(self) -> None:
+        upkeep = self.build()
+        self.assertEqual(self.variables(upkeep, "uploadpurging")["next"], "1970-01-01T00:30:00Z")
+        self.clock.advance(1800)
+        self.assertEqual([(order.kind, order.details) for order in self.purge.orders], [("purge", {"age": 604800.0, "dryrun": False})])
+        self.assertEqual(self.variables(upkeep, "uploadpurging"), {"running": True, "next": None, "runs": 0, "failures": 0, "last": None})
+
+    def test_its_values(self) -> None:
+        upkeep = self.build("uploadpurging: {age: 10m, interval: 10m, dryrun: true}")
+        self.assertEqual(self.variables(upkeep, "uploadpurging")["next"], "1970-01-01T00:05:00Z")
+        self.clock.advance(300)
+        self.assertEqual(self.purge.orders[0].details, {"age": 600.0, "dryrun": True})
+
+    def test_the_line(self) -> None:
+        upkeep = self.build()
+        self.clock.advance(1800)
+        with patch.object(upkeep._purging[0], "_log") as log:
+            self.purge.done.callback(PURGED)
+        (text,), fields = log.info.call_args
+        self.assertEqual(
+            text.format(**fields),
+            "purge of uploads: 3 of 5 uploads in 2 repositories removed, 100 bytes freed, 1 left that are in use, "
+            "0 skipped that cannot be read, in 0.5 s",
+        )
+        self.assertEqual(fields["fields"], PURGED)
+        self.assertEqual(
+            self.variables(upkeep, "uploadpurging"),
+            {"running": False, "next": "1970-01-02T00:30:00Z", "runs": 1, "failures": 0, "last": PURGED},
+        )
+
+    def test_a_dry_run_that_was_stopped(self) -> None:
+        upkeep = self.build()
+        self.clock.advance(1800)
+        with patch.object(upkeep._purging[0], "_log") as log:
+            self.purge.done.callback({**PURGED, "dryrun": True, "finished": False})
+        text = log.info.call_args.args[0]
+        self.assertTrue(text.startswith("{name}: dry run: ") and text.endswith("(stopped before its end; the next one goes on)"), text)
+
+    def test_an_error_in_the_summary(self) -> None:
+        upkeep = self.build()
+        self.clock.advance(1800)
+        self.purge.done.callback({**PURGED, "finished": False, "error": "no room"})
+        self.assertEqual(self.variables(upkeep, "uploadpurging")["failures"], 1)
+
+    def test_a_failure(self) -> None:
+        upkeep = self.build()
+        self.clock.advance(1800)
+        self.purge.done.errback(RunFailed("killed"))
+        shown = self.variables(upkeep, "uploadpurging")
+        self.assertEqual((shown["runs"], shown["failures"], shown["next"]), (1, 1, "1970-01-01T00:31:00Z"))
+
+    def test_occupied(self) -> None:
+        upkeep = self.build()
+        self.clock.advance(1800)
+        with patch.object(upkeep._purging[0], "_log") as log:
+            self.purge.done.errback(Occupied())
+        log.info.assert_called_once()
+        self.assertEqual(self.variables(upkeep, "uploadpurging")["failures"], 0)
+
+    def test_what_is_found(self) -> None:
+        upkeep = self.build()
+        self.clock.advance(1800)
+        assert self.purge.listener is not None
+        before = self.serving.variables()["damaged_files"]
+        self.purge.listener.damaged("a/link", "empty")
+        self.purge.listener.damaged("a/link", "empty")
+        self.assertEqual((before, self.serving.variables()["damaged_files"]), (0, 1))
+        with patch.object(upkeep._purging[0], "_log") as log:
+            for level in ("error", "warn", "info", "debug", "other"):
+                self.purge.listener.say(level, "x")
+        self.assertEqual([call[0] for call in log.method_calls], ["error", "warn", "info", "debug", "info"])
+
+    def test_the_newest_summary_is_shown(self) -> None:
+        upkeep = self.build()
+        report = layout.report("purge")
+        for started, shown in (("2026-11-23T01:00:00Z", PURGED), ("2026-11-23T03:00:00Z", {**PURGED, "started": "2026-11-23T03:00:00Z"})):
+            upkeep._purging[0].last = PURGED
+            stored = json.dumps({**PURGED, "started": started}).encode()
+            self.successResultOf(Deferred.fromCoroutine(self.serving.driver.write((report, stored))))
+            self.assertEqual(self.variables(upkeep, "uploadpurging")["last"], shown)
+        upkeep._purging[0].last = {}
+        for broken in (b"", b"[]", b"\xff", b"{", b"[" * 10_000):
+            self.successResultOf(Deferred.fromCoroutine(self.serving.driver.write((report, broken))))
+            self.assertIsNone(self.variables(upkeep, "uploadpurging")["last"])
+
+    def test_switched_off_and_on(self) -> None:
+        upkeep = self.build("uploadpurging: {enabled: false}")
+        self.assertEqual((self.variables(upkeep, "uploadpurging")["next"], self.clock.getDelayedCalls()), (None, []))
+        self.change(upkeep, "")
+        self.assertEqual(self.variables(upkeep, "uploadpurging")["next"], "1970-01-01T00:30:00Z")
+
+    def test_read_only(self) -> None:
+        upkeep = self.build()
+        self.clock.advance(1800)
+        with patch.object(upkeep, "_log") as log:
+            for _ in range(2):
+                self.change(upkeep, "readonly: {enabled: true}")
+        log.debug.assert_called_once()
+        self.assertEqual(self.purge.stops, 2)
+        self.purge.done.callback(PURGED)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.change(upkeep, "")
+        self.assertEqual(self.variables(upkeep, "uploadpurging")["next"], "1970-01-01T01:00:00Z")
+
+    def test_stop(self) -> None:
+        upkeep = self.build()
+        self.clock.advance(1800)
+        stopping = Deferred.fromCoroutine(upkeep.stop())
+        self.assertNoResult(stopping)
+        self.purge.done.callback(PURGED)
+        self.successResultOf(stopping)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
