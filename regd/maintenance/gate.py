@@ -53,7 +53,7 @@ class Gate:
     :param driver: keeps the locks.
     :param sleep: waits.
     :param patience: how long a change waits at a closed gate, in seconds.
-    :param now: seconds, of a clock that is never set.
+    :param now: seconds, of the clock that ``sleep`` goes by.
     :ivar closings: how often the gate has been closed from here.
     :ivar closed: for how long it was, in seconds, all together: as long as no change could begin.
     :ivar longest: the longest of them.

@@ -134,7 +134,7 @@ class Serving:
     def _root(self) -> Root:
         config = self.config
         collecting = config.storage.maintenance.garbagecollect
-        gate = Gate(self.driver, self._sleep, collecting.wait)
+        gate = Gate(self.driver, self._sleep, collecting.wait, self._seconds)
         # Where nothing can be pushed nothing is promised, and the directory may not be one that can be written to.
         grace = None if config.storage.maintenance.readonly.enabled else collecting.grace
         registry = Registry(self.driver, self._damage, manifest_rules(config), time.time, self._sleep, gate, grace)
@@ -170,6 +170,9 @@ class Serving:
 
     def _sleep(self, seconds: float) -> Deferred[None]:
         return deferLater(self._reactor, seconds)
+
+    def _seconds(self) -> float:
+        return float(self._reactor.seconds())
 
 
 def make_driver(config: Config, reactor: Any) -> Driver:
