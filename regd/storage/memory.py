@@ -136,7 +136,7 @@ class MemoryDriver:
         self._put(path, self._file(source))
         self._touch(self._file(path))
         directory, name = self._parent(Path(source.rpartition("/")[0]))
-        del directory.entries[name]
+        directory.drop(name)
         await self.write(link)
 
     async def move(self, source: Path, path: Path) -> None:

@@ -311,6 +311,14 @@ class DriverContract(Base):
         self.assertEqual(await self.content(FILE), b"x")
         self.assertFalse(await driver.exists(LINK[0]))
 
+    async def test_a_listing_does_not_show_what_has_been_adopted(self) -> None:
+        driver = self.driver
+        await driver.create((FILE, b"x"))
+        above = Path(DIRECTORY.rpartition("/")[0])
+        self.assertEqual(list(await driver.names(above)), ["some"])
+        await driver.adopt(FILE, OTHER, LINK)
+        self.assertEqual(list(await driver.names(above)), ["a", "other"])
+
     async def test_one_of_several_adopts(self) -> None:
         driver = self.driver
         for _ in range(10):
