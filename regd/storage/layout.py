@@ -24,7 +24,7 @@ It is the tree of ``registry:2``, to the letter, so that either can serve what t
         ├── gate.queue                                     a lock that all pass on their way to the gate
         ├── collector                                      a lock of the one collection that runs
         ├── collecting                                     when that collection began: its own time
-        ├── trash/<run>/<number>                           what a collection has taken away and not yet removed
+        ├── trash/<run>/<number>/<number>                  what a collection has taken away and not yet removed
         ├── damaged/<alg>/<hex>/data                       what a scrub has moved aside
         ├── collection.json                                what became of the last collection
         ├── purge.json                                     what became of the last purge of uploads

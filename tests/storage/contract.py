@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from regd.storage.driver import Busy, Driver, Missing, StorageError
@@ -57,6 +58,16 @@ class DriverContract(Base):
 
     async def content(self, path: Path) -> bytes:
         return await self.driver.read(path, 1 << 30)
+
+    async def below(self, path: Path) -> AsyncIterator[Path]:
+        """All files in a directory, however deep."""
+        for name in await self.driver.scan(path):
+            entry = Path(f"{path}/{name}")
+            try:
+                async for file in self.below(entry):
+                    yield file
+            except Missing:
+                yield entry
 
     # Looking.
 
@@ -646,9 +657,7 @@ class DriverContract(Base):
         self.assertEqual(await held.read(0, 100), files[0].encode())
         held.close()
         # All that was beside it is with it.
-        self.assertEqual(len(trash := await driver.scan(Path("trash/1"))), 3)
-        contents = [sorted(await driver.scan(Path(f"trash/1/{name}"))) for name in trash]
-        self.assertEqual(sorted(contents), [["data"], ["data"], ["data", "data.tmp"]])
+        self.assertEqual(sorted([path.rpartition("/")[2] async for path in self.below(Path("trash/1"))]), ["data"] * 3 + ["data.tmp"])
         self.assertEqual(list(await driver.retire([], Path("trash/2"), later)), [])
 
     async def test_what_is_fresh_is_not_retired(self) -> None:

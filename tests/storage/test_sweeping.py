@@ -81,14 +81,21 @@ class RetireTest(FilesystemCase):
             await self.driver.write((FILE, b"file"))
             self.age(FILE)
             self.assertEqual(await self.driver.retire([FILE], TRASH, 200), [FILE])
-        self.assertEqual(len(os.listdir(self.on_disk(TRASH))), 3)
+        self.assertEqual(len(list(self.on_disk(TRASH).rglob("file"))), 3)
+
+    async def test_the_trash_has_many_small_directories(self) -> None:
+        files = [Path(f"d/{number}/link") for number in range(120)]
+        await self.driver.write(*((path, b"") for path in files), durable=False)
+        self.age(*files)
+        self.assertEqual(await self.driver.retire(files, TRASH, 200), files)
+        self.assertEqual([len(list(shelf.iterdir())) for shelf in sorted(self.on_disk(TRASH).iterdir())], [50, 50, 20])
 
     async def test_what_cannot_be_moved_is_told(self) -> None:
-        def fail(*_: Any) -> None:
+        def fail(*_: Any, **__: Any) -> None:
             raise PermissionError(13, "Permission denied")
 
         self.patch(os, "rename", fail)
-        with self.assertRaisesRegex(StorageError, f"cannot move .*{DIRECTORY} to .*{TRASH}: Permission denied"):
+        with self.assertRaisesRegex(StorageError, f"cannot move .*{DIRECTORY.rpartition('/')[0]} to .*{TRASH}: Permission denied"):
             await self.driver.retire([FILE], TRASH, 200)
 
     async def test_without_the_storage_nothing_is_made(self) -> None:

@@ -1,0 +1,181 @@
+"""
+The collection of what nothing refers to any more: one run of it.
+
+Marking goes over all repositories with the registry open (:mod:`~regd.maintenance.marking`). What it has not met, and nobody has pushed or
+asked for within the grace period, is moved into the trash with the gate closed, a few milliseconds at a time
+(:mod:`~regd.maintenance.sweep`), and removed with the gate open. Why that is sound, and what a crash leaves, is told in
+``docs/architecture.rst``.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+
+from regd.maintenance.closing import Closing
+from regd.maintenance.gate import Gate
+from regd.maintenance.keeping import Means
+from regd.maintenance.marking import Marking
+from regd.maintenance.reading import Reader
+from regd.maintenance.removing import Removing
+from regd.maintenance.steps import Skipped, Steps
+from regd.maintenance.summary import Orders, Running, Stopped, Summary, Witness
+from regd.maintenance.sweep import Sweep
+from regd.maintenance.tally import Tally
+from regd.maintenance.trash import Trash
+from regd.pace import Sleep
+from regd.storage import layout
+from regd.storage.damage import Damage
+from regd.storage.driver import Busy, Driver, Held, Missing, StorageError
+
+__all__ = ["Collector", "Orders", "Running", "Stopped", "Summary", "Witness"]
+
+
+class Collector:
+    """
+    One run.
+
+    :param gate: closed for each lot that is moved.
+    :param damage: told of each broken file that is met.
+    :param witness: told what is found; ``None`` where nobody wants to know.
+    :param sleep: waits.
+    :param now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        gate: Gate,
+        damage: Damage,
+        orders: Orders,
+        witness: Witness | None,
+        sleep: Sleep,
+        now: Callable[[], float],
+    ) -> None:
+        self._driver = driver
+        self._damage = damage
+        self._orders = orders
+        self._witness = witness
+        self._now = now
+        self._tally = Tally()
+        self._steps = Steps(orders.maxrate, sleep)
+        self._closing = Closing(gate, self._steps)
+        self._skipped = Skipped(driver, damage)
+        self._trash = Trash(driver, self._steps, witness)
+
+    def stop(self) -> None:
+        """End soon, and leave the rest to the next run. Safe to call at any time, also from a signal handler."""
+        self._steps.stop()
+
+    async def run(self) -> Summary:
+        """
+        Collect. What goes wrong with the storage is in the summary, and so is that it was stopped.
+
+        :raises Running: when another collection runs on this directory.
+        """
+        started = datetime.datetime.fromtimestamp(self._now(), datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        began = monotonic()
+        finished, error = False, ""
+        lock: Held | None = None
+        try:
+            lock = await self._lock()
+            await self._collect()
+            finished = True
+        except Stopped:
+            pass
+        except StorageError as failure:
+            error = str(failure)
+        finally:
+            # Before the lock is let go of: the next one to hold it may write its own.
+            summary = self._summary(started, monotonic() - began, finished, error)
+            if lock is not None:
+                if not self._orders.dryrun:
+                    with suppress(StorageError):
+                        await self._driver.write((layout.report("collection"), summary.to_json().encode()), durable=False)
+                lock.close()
+        return summary
+
+    async def _lock(self) -> Held | None:
+        """
+        :returns: nothing for a dry run, which makes nothing, a lock's file included.
+        """
+        if self._orders.dryrun and not await self._driver.exists(layout.collector()):
+            return None
+        try:
+            return await self._driver.lock(layout.collector())
+        except Busy:
+            raise Running from None
+        except StorageError:
+            if self._orders.dryrun:
+                return None
+            raise
+
+    async def _collect(self) -> None:
+        orders = self._orders
+        if orders.dryrun:
+            await self._mark_and_sweep(self._now() - orders.grace)
+            return
+        # What is there from a run that was cut short.
+        await self._trash.empty()
+        try:
+            await self._mark_and_sweep(await self._begin() - orders.grace)
+        finally:
+            with suppress(Missing, StorageError):
+                await self._driver.delete(layout.collecting(), durable=False)
+        await self._trash.empty()
+
+    async def _begin(self) -> float:
+        """
+        Have all changes know that a collection runs, and wait for those that began before they could.
+
+        :returns: the time since when what they make reachable is renewed.
+        """
+        # Empty: on a disk that is full there may be room for a name.
+        await self._driver.write((layout.collecting(), b""), durable=False)
+        began = (await self._driver.stat(layout.collecting())).modified
+
+        async def nothing() -> None:
+            pass
+
+        await self._closing(nothing, 0)
+        return began
+
+    async def _mark_and_sweep(self, limit: float) -> None:
+        driver, steps, tally, orders = self._driver, self._steps, self._tally, self._orders
+        closing = None if orders.dryrun else self._closing
+        removing = None if closing is None else Removing(driver, closing, steps, self._trash.path, limit)
+        marks: set[bytes] = set()
+        means = Means(Reader(driver, self._skipped, steps), tally, self._witness, limit, orders.untagged, removing, marks)
+        try:
+            await Marking(driver, steps, means).run()
+        finally:
+            tally.blobs = len(marks)
+        await Sweep(driver, self._skipped, steps, tally, self._witness, limit, marks, closing, self._trash).run()
+
+    def _summary(self, started: str, seconds: float, finished: bool, error: str) -> Summary:
+        tally, closed = self._tally, self._closing.closed
+        return Summary(
+            started=started,
+            seconds=round(seconds, 3),
+            seconds_open=round(seconds - closed, 3),
+            milliseconds_closed=round(closed * 1000, 3),
+            longest_closed_milliseconds=round(self._closing.longest * 1000, 3),
+            repositories=tally.repositories,
+            manifests=tally.manifests,
+            blobs=tally.blobs,
+            blobs_swept=tally.blobs_swept,
+            bytes_freed=tally.bytes_freed,
+            manifests_removed=tally.manifests_removed,
+            links_removed=tally.links_removed,
+            repositories_removed=tally.repositories_removed,
+            uploads_removed=tally.uploads_removed,
+            young=tally.young,
+            young_bytes=tally.young_bytes,
+            skipped=self._skipped.count,
+            dryrun=self._orders.dryrun,
+            untagged=self._orders.untagged,
+            finished=finished,
+            error=error,
+        )
