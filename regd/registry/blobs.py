@@ -92,7 +92,8 @@ class Blobs:
         :raises BlobUnknown: when this repository does not hold it.
         """
         blob = await self.stat(name, digest)
-        if not await self._promises.keep(blob.digest, blob.modified, self._promises.since(), layout.layer_link(name, digest)):
+        since = self._promises.since()
+        if blob.modified < since and not await self._promises.keep(blob.digest, blob.modified, since, layout.layer_link(name, digest)):
             raise BlobUnknown(detail={"digest": digest})
         return blob
 
