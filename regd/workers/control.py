@@ -1,8 +1,8 @@
 """
 What the parent and a worker say to each other: Twisted's AMP over a pair of sockets.
 
-Whatever needs all processes to know something (caches that are to forget a blob, a gate that closes, metrics, notifications) has its place
-here: a command, a responder at the end that is asked, and a method of :class:`~regd.workers.group.Group` for the parent.
+Whatever all processes need to know and the storage does not tell them (metrics, notifications) has its place here: a command, a responder
+at the end that is asked, and a method of :class:`~regd.workers.group.Group` for the parent.
 """
 
 from __future__ import annotations
