@@ -19,6 +19,10 @@ __all__ = ["Hasher", "Stopped"]
 #: How much is read and hashed at once, in bytes. Twice what the kernel reads ahead, so that the disk and the hash keep each other busy.
 _BLOCK: Final = 1024 * 1024
 
+#: After so many bytes the kernel is told to forget them, and as many before them: it keeps pages by groups, and forgets a group only where
+#: it is named whole.
+_SPARE: Final = 8 * 1024 * 1024
+
 #: The longest that a limit of the rate keeps a block waiting without looking whether to stop, in seconds.
 _NAP: Final = 0.1
 
@@ -67,21 +71,23 @@ class Hasher:
         """
         states = [hashlib.new(algorithm) for algorithm in algorithms]
         content = await self._driver.open(path)
+        spare = not _wanted(content)
+        offset = 0
         try:
-            spare = not _wanted(content)
-            offset = 0
             # What is in a blob's file does not change, so there is no need to ask for more than it had.
             while data := await content.read(offset, min(_BLOCK, content.size - offset)):
                 for state in states:
                     state.update(data)
-                if spare:
-                    _forget(content, offset, len(data))
                 offset += len(data)
+                if spare and not offset % _SPARE:
+                    _forget(content, offset)
                 self._passed(len(data))
                 await self._pause(len(data))
                 if self._stopping():
                     raise Stopped
         finally:
+            if spare:
+                _forget(content)
             content.close()
         return offset, {state.name: Digest.from_hash(state) for state in states}
 
@@ -112,9 +118,14 @@ def _wanted(content: Content) -> bool:
     return False
 
 
-def _forget(content: Content, offset: int, length: int) -> None:
-    """Tell the kernel that these bytes will not be asked for again, so that a scrub of terabytes leaves the page cache to the pulls."""
+def _forget(content: Content, before: int = 0) -> None:
+    """
+    Tell the kernel that these bytes will not be asked for again, so that a scrub of terabytes leaves the page cache to the pulls.
+
+    :param before: the last of them that were read before this offset; 0 for the whole file.
+    """
     fd = content.fileno()
     if fd is not None:
+        begin = max(0, before - 2 * _SPARE)
         with suppress(OSError):
-            os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(fd, begin, before - begin, os.POSIX_FADV_DONTNEED)

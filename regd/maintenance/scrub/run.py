@@ -65,6 +65,7 @@ class Scrub:
 
     :param sleep: waits; without a reactor that blocks.
     :param now: seconds since the epoch.
+    :ivar stopping: whether it has been asked to end.
     """
 
     def __init__(self, driver: Driver, gate: Gate, witness: Witness, orders: Orders, sleep: Sleep, now: Callable[[], float]) -> None:
@@ -74,7 +75,7 @@ class Scrub:
         self._orders = orders
         self._sleep = sleep
         self._now = now
-        self._stopping = False
+        self.stopping = False
         #: What is written down: the progress at the last place where nothing was in doubt.
         self._safe = Progress()
         self._saved = monotonic()
@@ -82,7 +83,7 @@ class Scrub:
 
     def stop(self) -> None:
         """Have it end soon. May be called at any time, also by a signal's handler."""
-        self._stopping = True
+        self.stopping = True
 
     async def run(self) -> Progress:
         """
@@ -138,7 +139,7 @@ class Scrub:
             self._driver,
             self._sleep,
             self._orders.maxrate,
-            stopping=lambda: self._stopping,
+            stopping=lambda: self.stopping,
             passed=lambda count: self._passed(progress, count),
         )
         mender = Mender(self._driver, self._gate, hasher, self._sleep)
@@ -149,7 +150,7 @@ class Scrub:
             self._sleep,
             self._now,
             repair=self._orders.repair,
-            stopping=lambda: self._stopping,
+            stopping=lambda: self.stopping,
         )
         repositories = Repositories(desk, mender, sparse=self._orders.sparse)
         await self._repositories(repositories, desk)
