@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "worker": frozenset({"service"}),
     # A program without an event loop: it needs neither the service nor HTTP, and takes a third of their memory without.
     "maintain": frozenset({"maintenance"}),
-    "cli": frozenset({"service", "config"}),
+    "cli": frozenset({"service", "maintenance", "storage", "config", "names"}),
 }
 
 # Where a room may see only one module of another: the seam between them.

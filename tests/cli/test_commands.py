@@ -16,7 +16,7 @@ from regd import __version__
 from regd.cli import main
 from tests.web.support import MINIMAL
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 REGD = [sys.executable, "-c", "import sys; from regd.cli import main; sys.exit(main())"]
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
 
