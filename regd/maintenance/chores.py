@@ -6,14 +6,22 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Final, Protocol
 
-from regd.maintenance.purge import Purge, PurgeOrders
+from regd.maintenance.collector import Collector, Orders, Running, Stopped
+from regd.maintenance.gate import Gate
+from regd.maintenance.purge import Purge, PurgeOrders, Say
+from regd.names import Digest
 from regd.pace import Sleep
 from regd.storage.damage import Damage
 from regd.storage.driver import Driver
 
 __all__ = ["Listener", "Occupied", "Order", "Summary", "Work", "begin", "order"]
+
+
+#: How long one sleeps at a time while one waits for the gate, in seconds: so soon one notices that one is to stop.
+_NAP: Final = 0.2
 
 
 class Occupied(Exception):
@@ -56,8 +64,9 @@ class Order:
     """
     What is to be done.
 
-    :ivar kind: ``purge``.
-    :ivar details: the values of its own orders (:class:`~regd.maintenance.purge.PurgeOrders`), by name.
+    :ivar kind: ``collection`` or ``purge``.
+    :ivar details: the values of its own orders (:class:`~regd.maintenance.collector.Orders` or
+        :class:`~regd.maintenance.purge.PurgeOrders`), by name.
     :ivar root: the directory of the storage; empty where the storage is at hand.
     :ivar patience: how long a change waits at the gate, in seconds.
     """
@@ -78,11 +87,11 @@ class Order:
         """
         try:
             return cls(**json.loads(line))
-        except TypeError as error:
+        except (TypeError, RecursionError) as error:
             raise ValueError(str(error)) from None
 
 
-def order(details: PurgeOrders, root: str = "", patience: float = 5.0) -> Order:
+def order(details: Orders | PurgeOrders, root: str = "", patience: float = 5.0) -> Order:
     """The order that has these details."""
     return Order(_KINDS[type(details)], dataclasses.asdict(details), root, patience)
 
@@ -96,6 +105,8 @@ def begin(order: Order, driver: Driver, listener: Listener, sleep: Sleep, now: C
     """
     damage = _Heard(listener)
     try:
+        if order.kind == "collection":
+            return _Collection(driver, damage, Orders(**order.details), order.patience, listener.say, sleep, now)
         if order.kind == "purge":
             return Purge(driver, damage, PurgeOrders(**order.details), listener.say, sleep, now)
     except TypeError as error:
@@ -103,7 +114,69 @@ def begin(order: Order, driver: Driver, listener: Listener, sleep: Sleep, now: C
     raise ValueError(f"there is nothing to be done that is called {order.kind!r}")
 
 
-_KINDS: Mapping[type, str] = {PurgeOrders: "purge"}
+_KINDS: Mapping[type, str] = {Orders: "collection", PurgeOrders: "purge"}
+
+
+class _Collection:
+    """
+    A collection as :class:`Work`, which can be stopped also while it waits for the gate.
+
+    :param patience: how long a change waits at the gate, in seconds.
+    """
+
+    def __init__(
+        self, driver: Driver, damage: Damage, orders: Orders, patience: float, say: Say, sleep: Sleep, now: Callable[[], float]
+    ) -> None:
+        self._sleep = sleep
+        self._stopped = False
+        witness = _Told(say) if orders.dryrun else None
+        self._collector = Collector(driver, Gate(driver, self._wait, patience), damage, orders, witness, sleep, now)
+
+    async def run(self) -> Summary:
+        """See :class:`Work`."""
+        try:
+            return await self._collector.run()
+        except Running:
+            raise Occupied from None
+
+    def stop(self) -> None:
+        """See :class:`Work`."""
+        self._stopped = True
+        self._collector.stop()
+
+    async def _wait(self, seconds: float) -> None:
+        while seconds > 0 and not self._stopped:
+            await self._sleep(min(seconds, _NAP))
+            seconds -= _NAP
+        if self._stopped:
+            raise Stopped
+
+
+class _Told:
+    """A :class:`~regd.maintenance.collector.Witness` of a dry run, who tells the log what would be removed, and nothing else."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = partial(say, "info")
+
+    def repository(self, name: str) -> None:
+        """See :class:`~regd.maintenance.collector.Witness`."""
+
+    def manifest(self, name: str, digest: Digest) -> None:
+        """See :class:`~regd.maintenance.collector.Witness`."""
+
+    def blob(self, name: str, digest: Digest) -> None:
+        """See :class:`~regd.maintenance.collector.Witness`."""
+
+    def eligible_manifest(self, name: str, digest: Digest) -> None:
+        """See :class:`~regd.maintenance.collector.Witness`."""
+        self._say(f"dry run: manifest {digest} of {name} would be removed")
+
+    def eligible_blob(self, digest: Digest, size: int) -> None:
+        """See :class:`~regd.maintenance.collector.Witness`."""
+        self._say(f"dry run: blob {digest} of {size} bytes would be removed")
+
+    def progress(self, stage: str, done: int, total: int | None) -> None:
+        """See :class:`~regd.maintenance.collector.Witness`."""
 
 
 class _Heard(Damage):

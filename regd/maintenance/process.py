@@ -160,11 +160,11 @@ class _Child(ProcessProtocol):
                 self.childDataReceived(fd, b"\n")
         event = self._outcome.get("event")
         if event == "summary":
-            self.done.callback(dict(self._outcome["summary"]))
+            self.done.callback(self._outcome["summary"])
         elif event == "occupied":
             self.done.errback(Occupied())
         elif event == "failed":
-            self.done.errback(RunFailed(str(self._outcome["reason"])))
+            self.done.errback(RunFailed(self._outcome["reason"]))
         else:
             self.done.errback(RunFailed(f"its process {_how(reason)}"))
 
@@ -176,9 +176,12 @@ class _Child(ProcessProtocol):
                     self._listener.damaged(str(found["path"]), str(found["what"]))
                 case "say":
                     self._listener.say(str(found["level"]), str(found["text"]))
-                case "summary" | "occupied" | "failed":
-                    self._outcome = found
-        except (ValueError, KeyError, TypeError):
+                case "summary":
+                    self._outcome = {"event": "summary", "summary": dict(found["summary"])}
+                case "occupied" | "failed":
+                    self._outcome = {"event": found["event"], "reason": str(found.get("reason"))}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            # A person's line, of a library or of the interpreter itself.
             self._listener.say("error", line.decode("utf-8", "backslashreplace"))
 
     def _signal(self, name: str) -> None:

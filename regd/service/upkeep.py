@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from regd.config import Maintenance
 from regd.maintenance.chores import Occupied, Order, order
+from regd.maintenance.collector import Orders
 from regd.maintenance.process import Here, InProcess, Runner
 from regd.maintenance.purge import PurgeOrders
 from regd.maintenance.schedule import Plan
@@ -104,6 +105,13 @@ class Upkeep:
         self._reactor = reactor
         self._random = random
         self._suspended = False
+        self._collecting = self._timed(
+            "garbage collection",
+            "collection",
+            "{repositories} repositories, {manifests} manifests, {blobs} blobs marked; {blobs_swept} blobs swept, {bytes_freed} bytes "
+            "freed; {young} blobs kept by grace, {skipped} bad files skipped; open {seconds_open} s, closed {milliseconds_closed} ms",
+            self._collection_order,
+        )
         self._purging = self._timed(
             "purge of uploads",
             "purge",
@@ -119,7 +127,9 @@ class Upkeep:
         if suspended and not self._suspended:
             self._log.debug("nothing is removed while storage.maintenance.readonly.enabled is true")
         self._suspended = suspended
-        purging = maintenance.uploadpurging
+        collecting, purging = maintenance.garbagecollect, maintenance.uploadpurging
+        plan = Plan(collecting.interval, collecting.interval, collecting.window)
+        self._collecting[1].configure(plan if collecting.enabled and not suspended else None)
         plan = Plan(purging.interval, min(purging.interval, _FIRST_PURGE))
         self._purging[1].configure(plan if purging.enabled and not suspended else None)
 
@@ -132,7 +142,7 @@ class Upkeep:
         return {key: await self._state(chore, timed) for key, (chore, timed) in self._named().items()}
 
     def _named(self) -> dict[str, tuple[_Reported, Timed]]:
-        return {"uploadpurging": self._purging}
+        return {"garbagecollect": self._collecting, "uploadpurging": self._purging}
 
     def _all(self) -> list[tuple[_Reported, Timed]]:
         return list(self._named().values())
@@ -145,6 +155,11 @@ class Upkeep:
         if self._serving.driver.shared:
             return InProcess(self._reactor)
         return Here(lambda: self._serving.driver, lambda seconds: deferLater(self._reactor, seconds), time.time)
+
+    def _collection_order(self) -> Order:
+        collecting = self._maintenance().garbagecollect
+        orders = Orders(collecting.grace, collecting.untagged, collecting.dryrun, collecting.maxrate)
+        return order(orders, self._root(), collecting.wait)
 
     def _purge_order(self) -> Order:
         purging = self._maintenance().uploadpurging

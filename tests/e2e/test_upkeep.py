@@ -1,5 +1,6 @@
-"""What a daemon does by itself, in a process of its own: abandoned uploads are purged."""
+"""What a daemon does by itself, in a process of its own: garbage is collected, and abandoned uploads are purged."""
 
+import fcntl
 import json
 import os
 import signal
@@ -8,11 +9,14 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.case import E2ETestCase
 from tests.e2e.daemon import Regd
+from tests.e2e.images import noise
+from tests.e2e.ledger import blob_file, manifest_of
 from tests.e2e.process import free_port, wait_until
-from tests.e2e.rawhttp import Client
+from tests.e2e.rawhttp import Client, digest_of
 
 OFF = "uploadpurging:\n      enabled: false"
 
@@ -84,13 +88,13 @@ class UpkeepCase(E2ETestCase):
         (directory / "data").write_bytes(b"x" * 1000)
         return directory
 
-    def variables(self) -> dict[str, object]:
+    def variables(self, key: str = "uploadpurging") -> dict[str, Any]:
         """
-        :return: What the daemon says of its purges.
+        :return: What the daemon says of its purges, or of its collections.
         """
         answer = Client(self.debug_port).get("/debug/vars")
         self.assertEqual(answer.status, 200)
-        found: dict[str, object] = json.loads(answer.body)["uploadpurging"]
+        found: dict[str, Any] = json.loads(answer.body)[key]
         return found
 
     def wait_log(self, server: Regd, text: str, count: int = 1, seconds: float = 20) -> None:
@@ -109,9 +113,7 @@ class PurgeTest(UpkeepCase):
             (line,) = [line for line in server.program.output().splitlines() if "purge of uploads: 1 of 2" in line]
             self.assertRegex(line, r" repositories=1 uploads=2 removed=1 bytes_freed=1000 busy=0 skipped=0 dryrun=false finished=true$")
             shown = self.variables()
-            last = shown["last"]
-            assert isinstance(last, dict)
-            self.assertTrue(last["finished"])
+            self.assertTrue(shown["last"]["finished"])
             self.assertEqual(shown["failures"], 0)
             server.stop()
 
@@ -122,9 +124,7 @@ class PurgeTest(UpkeepCase):
         self.wait_log(server, f"dry run: upload {old.name} of some/app, which began at ")
         self.wait_log(server, "purge of uploads: dry run: 1 of 1 uploads")
         self.assertTrue(old.exists())
-        last = self.variables()["last"]
-        assert isinstance(last, dict)
-        self.assertTrue(last["dryrun"])
+        self.assertTrue(self.variables()["last"]["dryrun"])
 
     def test_sighup(self) -> None:
         server = self.make(1, OFF)
@@ -196,3 +196,164 @@ class EndTest(UpkeepCase):
         server.kill()
         wait_until(lambda: not Path(f"/proc/{pid}").exists(), 10, "the child to end")
         self.assertTrue(self.empty.exists())
+
+
+class CollectionTest(UpkeepCase):
+    """With ``grace: 0s``, which nobody should have who pushes meanwhile."""
+
+    ON = "garbagecollect: {interval: 1s, grace: 0s}\n    " + OFF
+
+    def garbage(self, server: Regd, count: int) -> list[Path]:
+        """
+        :return: Blobs that nothing refers to.
+        """
+        made = []
+        for _ in range(count):
+            content = noise(100)
+            path = blob_file(server.data, digest_of(content))
+            path.parent.mkdir(parents=True)
+            path.write_bytes(content)
+            made.append(path)
+        return made
+
+    def push(self, server: Regd) -> str:
+        """
+        :return: The digest of a manifest that has a tag.
+        """
+        config, layer = noise(200), noise(300)
+        for content in (config, layer):
+            server.client.push_blob("some/app", content)
+        return server.client.push_manifest("some/app", "latest", "application/vnd.oci.image.manifest.v1+json", manifest_of(config, layer))
+
+    def gone(self, files: list[Path]) -> bool:
+        return not any(path.exists() for path in files)
+
+    def lines(self, server: Regd, text: str) -> list[str]:
+        return [line for line in server.program.output().splitlines() if text in line]
+
+    def test_it_happens_by_itself(self) -> None:
+        for workers in (1, 2):
+            server = self.make(workers, OFF)
+            server.start()
+            digest = self.push(server)
+            blobs = self.garbage(server, 5)
+            self.replace(server, OFF, self.ON)
+            self.reread(server)
+            wait_until(partial(self.gone, blobs), 20, "the garbage to be removed")
+            self.wait_log(server, "5 blobs swept, 500 bytes freed")
+            (line,) = self.lines(server, "5 blobs swept")
+            self.assertIn("garbage collection: 1 repositories, 1 manifests, 3 blobs marked; 5 blobs swept, 500 bytes freed; 0 blobs", line)
+            self.assertRegex(line, r" repositories=1 manifests=1 blobs=3 blobs_swept=5 bytes_freed=500 .* finished=true error=\"\"$")
+            shown = self.variables("garbagecollect")
+            self.assertTrue(shown["last"]["finished"])
+            self.assertEqual((shown["last"]["blobs"], shown["failures"]), (3, 0))
+            self.assertEqual(server.client.get("/v2/some/app/manifests/latest").headers["docker-content-digest"], digest)
+            server.stop()
+            self.assertEqual(self.lines(server, "level=error"), [])
+
+    def test_sighup_switches_it_off_and_on(self) -> None:
+        server = self.make(2, self.ON)
+        blobs = self.garbage(server, 1)
+        server.start()
+        wait_until(partial(self.gone, blobs), 20, "the garbage to be removed")
+        self.replace(server, "interval: 1s, grace: 0s", "interval: 1s, grace: 0s, enabled: false")
+        self.reread(server)
+        wait_until(lambda: child_of(server) is None, 10, "the run to end")
+        self.assertIsNone(self.variables("garbagecollect")["next"])
+        blobs = self.garbage(server, 1)
+        time.sleep(2.5)
+        self.assertFalse(self.gone(blobs))
+        self.replace(server, "grace: 0s, enabled: false", "grace: 0s")
+        self.reread(server)
+        wait_until(partial(self.gone, blobs), 20, "the garbage to be removed")
+
+    def test_deletes_that_are_off(self) -> None:
+        server = self.make(1, self.ON, REGISTRY_STORAGE_DELETE_ENABLED="false")
+        server.start()
+        self.assertIsNone(self.variables("garbagecollect")["next"])
+
+    def test_dry_run(self) -> None:
+        server = self.make(1, self.ON.replace("grace: 0s", "grace: 0s, dryrun: true"))
+        blobs = self.garbage(server, 1)
+        server.start()
+        self.wait_log(server, f"garbage collection: dry run: blob sha256:{blobs[0].parent.name} of 100 bytes would be removed")
+        self.wait_log(server, "garbage collection: dry run: 0 repositories, ")
+        self.assertFalse(self.gone(blobs))
+        self.assertTrue(self.variables("garbagecollect")["last"]["dryrun"])
+
+    def test_storage_in_memory(self) -> None:
+        server = self.make(1, self.ON)
+        text = server.configuration.read_text(encoding="utf-8")
+        server.configuration.write_text(text.replace(f"filesystem:\n    rootdirectory: {server.data}", "inmemory:"), encoding="utf-8")
+        server.start()
+        digest = self.push(server)
+        lost = noise(50)
+        server.client.push_blob("some/app", lost)
+        wait_until(lambda: server.client.get(f"/v2/some/app/blobs/{digest_of(lost)}").status == 404, 20, "the garbage to be removed")
+        self.assertEqual(server.program.children(), [])
+        self.assertEqual(server.client.get("/v2/some/app/manifests/latest").headers["docker-content-digest"], digest)
+
+    def test_beside_another_one(self) -> None:
+        """As a run of the command."""
+        server = self.make(2, self.ON)
+        (server.data / "regd").mkdir()
+        blobs = self.garbage(server, 1)
+        with (server.data / "regd/collector").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            server.start()
+            self.wait_log(server, "level=info msg=\"garbage collection: another one is under way on this directory", 2)
+            self.assertFalse(self.gone(blobs))
+        wait_until(partial(self.gone, blobs), 20, "the garbage to be removed")
+        self.assertEqual(self.variables("garbagecollect")["failures"], 0)
+
+    def slow(self, workers: int) -> tuple[Regd, int, list[Path]]:
+        """
+        :return: A daemon, the process of a run that takes long, and what is to be removed.
+        """
+        server = self.make(workers, self.ON.replace("grace: 0s", "grace: 0s, maxrate: 20"))
+        blobs = self.garbage(server, 200)
+        server.start()
+        wait_until(lambda: child_of(server) is not None, 20, "a run")
+        pid = child_of(server)
+        assert pid is not None
+        time.sleep(2)
+        return server, pid, blobs
+
+    def test_the_daemon_is_stopped(self) -> None:
+        for workers in (1, 2):
+            server, pid, blobs = self.slow(workers)
+            start = time.monotonic()
+            server.stop()
+            self.assertLess(time.monotonic() - start, 5)
+            self.assertFalse(Path(f"/proc/{pid}").exists())
+            self.assertEqual(len(self.lines(server, "(stopped before its end; the next one goes on)")), 1)
+            self.assertFalse(self.gone(blobs))
+            self.replace(server, ", maxrate: 20", "")
+            server.start()
+            wait_until(partial(self.gone, blobs), 20, "the garbage to be removed")
+
+    def test_the_child_is_killed(self) -> None:
+        server, pid, blobs = self.slow(2)
+        os.kill(pid, signal.SIGKILL)
+        self.wait_log(server, "garbage collection failed: its process was killed by SIGKILL")
+        self.wait_log(server, "garbage collection is tried again at ")
+        self.replace(server, ", maxrate: 20", "")
+        self.reread(server)
+        wait_until(partial(self.gone, blobs), 30, "the garbage to be removed")
+        shown = self.variables("garbagecollect")
+        self.assertGreaterEqual(shown["failures"], 1)
+
+    def test_the_daemon_is_killed(self) -> None:
+        server, pid, blobs = self.slow(2)
+        server.kill()
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), 10, "the child to end")
+        self.assertFalse(self.gone(blobs))
+
+    def test_read_only_during_a_run(self) -> None:
+        server, pid, blobs = self.slow(1)
+        self.replace(server, "readonly:\n      enabled: false", "readonly:\n      enabled: true")
+        self.reread(server)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), 10, "the child to end")
+        time.sleep(2)
+        self.assertIsNone(child_of(server))
+        self.assertFalse(self.gone(blobs))

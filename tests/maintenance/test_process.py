@@ -172,6 +172,27 @@ class ParentTests(SynchronousTestCase):
         self.assertEqual(texts[:7], ["Traceback:", "  what\\xff", "no JSON", "[1]", '{"event": "say"}', "5", "{}"])
         self.assertEqual((len(texts[7]), texts[8]), (LONGEST_LINE + 1, "the end"))
 
+    @given(
+        st.lists(
+            st.binary(max_size=40)
+            | st.fixed_dictionaries(
+                {"event": st.sampled_from(["damaged", "say", "summary", "occupied", "failed", "x", 5])},
+                optional={"path": st.none(), "what": st.text(), "level": st.text(), "text": st.text(), "summary": st.text()},
+            ).map(lambda event: json.dumps(event).encode()),
+            max_size=5,
+        ).map(b"\n".join),
+        st.integers(0, 100),
+    )
+    def test_whatever_it_writes(self, data: bytes, cut: int) -> None:
+        done = self.start()
+        self.out(data[:cut])
+        self.out(data[cut:])
+        self.end()
+        outcome: list[Any] = []
+        done.addBoth(outcome.append)
+        self.assertEqual(len(outcome), 1)
+        self.assertTrue(isinstance(outcome[0], dict) or outcome[0].check(Occupied, RunFailed))
+
     def test_stop(self) -> None:
         self.runner.stop()
         done = self.start()

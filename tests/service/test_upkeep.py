@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from typing import Any
 from unittest.mock import patch
 
@@ -15,6 +16,7 @@ from regd.config import Config, parse
 from regd.maintenance.chores import Listener, Occupied, Order
 from regd.maintenance.process import Here, InProcess
 from regd.maintenance.service import RunFailed
+from regd.names import Digest
 from regd.service.serving import Serving
 from regd.service.upkeep import Upkeep
 from regd.storage import layout
@@ -25,8 +27,18 @@ PURGED = {
 }  # fmt: skip
 
 
-def config(maintenance: str = "", storage: str = "inmemory: ") -> Config:
-    return parse(f"version: 0.1\nstorage: {{{storage}, maintenance: {{{maintenance}}}}}\n".encode(), "config.yml", {}).config
+COLLECTED = {
+    "started": "2026-11-23T02:00:00Z", "seconds": 1.5, "seconds_open": 1.48, "milliseconds_closed": 20.5,
+    "longest_closed_milliseconds": 8.1, "repositories": 3,
+    "manifests": 12, "blobs": 40, "blobs_swept": 5, "bytes_freed": 5000, "manifests_removed": 0, "links_removed": 5,
+    "repositories_removed": 0, "uploads_removed": 0, "young": 2, "young_bytes": 7, "skipped": 1, "dryrun": False, "untagged": False,
+    "finished": True, "error": "",
+}  # fmt: skip
+
+
+def config(maintenance: str = "", storage: str = "inmemory: ", *, delete: bool = False) -> Config:
+    source = f"version: 0.1\nstorage: {{{storage}, delete: {{enabled: {delete}}}, maintenance: {{{maintenance}}}}}\n"
+    return parse(source.encode(), "config.yml", {}).config
 
 
 class FakeRunner:
@@ -51,12 +63,13 @@ class FakeRunner:
 class UpkeepTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
+        self.collection = FakeRunner()
         self.purge = FakeRunner()
 
-    def build(self, maintenance: str = "") -> Upkeep:
-        self.serving = Serving(config(maintenance), io.StringIO(), self.clock)
+    def build(self, maintenance: str = "", *, delete: bool = False) -> Upkeep:
+        self.serving = Serving(config(maintenance, delete=delete), io.StringIO(), self.clock)
         with (
-            patch.object(Upkeep, "_runner", side_effect=[self.purge]),
+            patch.object(Upkeep, "_runner", side_effect=[self.collection, self.purge]),
             patch("time.time", self.clock.seconds),
         ):
             made = Upkeep(self.serving, self.clock, lambda: 0.5)
@@ -90,6 +103,55 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual(self.variables(upkeep, "uploadpurging")["next"], "1970-01-01T00:05:00Z")
         self.clock.advance(300)
         self.assertEqual(self.purge.orders[0].details, {"age": 600.0, "dryrun": True})
+
+    def test_collections_follow_deletes(self) -> None:
+        for maintenance, delete, planned in (
+            ("", False, None),
+            ("", True, "1970-01-01T12:00:00Z"),
+            ("garbagecollect: {enabled: false}", True, None),
+            ("garbagecollect: {enabled: true, interval: 2h}", False, "1970-01-01T01:00:00Z"),
+            ("readonly: {enabled: true}", True, None),
+        ):
+            upkeep = self.build(maintenance, delete=delete)
+            self.assertEqual(self.variables(upkeep, "garbagecollect")["next"], planned)
+            self.successResultOf(Deferred.fromCoroutine(upkeep.stop()))
+
+    def test_the_window(self) -> None:
+        with patch("regd.maintenance.schedule.time.localtime", time.gmtime):
+            upkeep = self.build("garbagecollect: {enabled: true, window: 02:00-05:00}, uploadpurging: {enabled: false}")
+        self.assertEqual(upkeep._collecting[1]._wanted, 43_200)
+        self.assertGreater(upkeep._collecting[1]._due, 43_200)
+
+    def test_a_collection(self) -> None:
+        keys = "enabled: true, interval: 1h, grace: 5m, untagged: true, dryrun: false, maxrate: 100, wait: 2s"
+        upkeep = self.build(f"garbagecollect: {{{keys}}}, uploadpurging: {{enabled: false}}")
+        self.clock.advance(1800)
+        (order,) = self.collection.orders
+        self.assertEqual(order, Order("collection", {"grace": 300.0, "untagged": True, "dryrun": False, "maxrate": 100}, "", 2.0))
+        self.assertTrue(self.variables(upkeep, "garbagecollect")["running"])
+        with patch.object(upkeep._collecting[0], "_log") as log:
+            self.collection.done.callback(COLLECTED)
+        (text,), fields = log.info.call_args
+        self.assertEqual(
+            text.format(**fields),
+            "garbage collection: 3 repositories, 12 manifests, 40 blobs marked; 5 blobs swept, 5000 bytes freed; "
+            "2 blobs kept by grace, 1 bad files skipped; open 1.48 s, closed 20.5 ms",
+        )
+        self.assertEqual(fields["fields"], COLLECTED)
+        self.assertEqual(self.variables(upkeep, "garbagecollect")["last"], COLLECTED)
+        self.assertEqual(self.variables(upkeep, "garbagecollect")["next"], "1970-01-01T01:30:00Z")
+
+    def test_storage_in_memory_is_collected_here(self) -> None:
+        serving = Serving(config("garbagecollect: {grace: 0s}", delete=True), io.StringIO(), self.clock)
+        garbage = layout.blob_data(Digest.of(b"garbage"))
+        self.successResultOf(Deferred.fromCoroutine(serving.driver.write((garbage, b"garbage"))))
+        upkeep = Upkeep(serving, self.clock, lambda: 0.0)
+        upkeep.configure()
+        for _ in range(20):
+            self.clock.advance(0.001)
+        self.assertFalse(self.successResultOf(Deferred.fromCoroutine(serving.driver.exists(garbage))))
+        self.assertEqual(self.variables(upkeep, "garbagecollect")["last"]["blobs_swept"], 1)
+        self.successResultOf(Deferred.fromCoroutine(upkeep.stop()))
 
     def test_the_line(self) -> None:
         upkeep = self.build()
