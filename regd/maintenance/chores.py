@@ -17,7 +17,7 @@ from regd.pace import Sleep
 from regd.storage.damage import Damage
 from regd.storage.driver import Driver
 
-__all__ = ["Listener", "Occupied", "Order", "Summary", "Work", "begin", "order"]
+__all__ = ["CutShort", "Listener", "Occupied", "Order", "Summary", "Work", "begin", "order"]
 
 
 #: How long one sleeps at a time while one waits for the gate, in seconds: so soon one notices that one is to stop.
@@ -26,6 +26,10 @@ _NAP: Final = 0.2
 
 class Occupied(Exception):
     """Somebody else does the same on this directory."""
+
+
+class CutShort(Exception):
+    """The run was asked to end, and did before it could say what became of it. The next one goes on."""
 
 
 class Listener(Protocol):

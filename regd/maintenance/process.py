@@ -22,7 +22,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from regd.maintenance.chores import Listener, Occupied, Order, Work, begin
+from regd.maintenance.chores import CutShort, Listener, Occupied, Order, Work, begin
 from regd.maintenance.service import RunFailed
 from regd.pace import Sleep
 from regd.storage.driver import Driver, StorageError
@@ -43,6 +43,7 @@ class Runner(Protocol):
         """
         :returns: the summary, as :meth:`regd.maintenance.chores.Summary.to_json` writes it.
         :raises Occupied: when somebody else does the same.
+        :raises CutShort: when :meth:`stop` came before it had begun.
         :raises RunFailed: when it cannot be done.
         """
 
@@ -165,6 +166,9 @@ class _Child(ProcessProtocol):
             self.done.errback(Occupied())
         elif event == "failed":
             self.done.errback(RunFailed(self._outcome["reason"]))
+        elif self._killing is not None and _signal_of(reason) == signal.SIGTERM:
+            # The interpreter was still starting.
+            self.done.errback(CutShort())
         else:
             self.done.errback(RunFailed(f"its process {_how(reason)}"))
 
@@ -191,10 +195,16 @@ class _Child(ProcessProtocol):
             transport.signalProcess(name)
 
 
+def _signal_of(reason: Failure) -> int | None:
+    """What a process was killed by, if it was."""
+    return reason.value.signal if isinstance(reason.value, ProcessTerminated) else None
+
+
 def _how(reason: Failure) -> str:
     """How a process has ended that said nothing of its outcome."""
-    if isinstance(reason.value, ProcessTerminated) and reason.value.signal is not None:
-        return f"was killed by {signal.Signals(reason.value.signal).name}"
+    number = _signal_of(reason)
+    if number is not None:
+        return f"was killed by {signal.Signals(number).name}"
     if isinstance(reason.value, ProcessTerminated):
         return f"ended with status {reason.value.exitCode}"
     return "ended without a word"

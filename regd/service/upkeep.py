@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from regd.config import Maintenance
-from regd.maintenance.chores import Occupied, Order, order
+from regd.maintenance.chores import CutShort, Occupied, Order, order
 from regd.maintenance.collector import Orders
 from regd.maintenance.process import Here, InProcess, Runner
 from regd.maintenance.purge import PurgeOrders
@@ -72,6 +72,9 @@ class _Reported:
             summary = await self._runner.run(self._make_order(), self)
         except Occupied:
             self._log.info("{name}: another one is under way on this directory; the next is at its time", name=self.name)
+            return
+        except CutShort:
+            self._log.info("{name}: stopped before it began", name=self.name)
             return
         self.last = summary
         done = "dry run: " if summary["dryrun"] else ""

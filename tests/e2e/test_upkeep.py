@@ -163,7 +163,7 @@ class EndTest(UpkeepCase):
         """
         :return: A daemon, and the process of its run.
         """
-        server = self.make(workers, on(interval="2s"))
+        server = self.make(workers, on(interval="3s"))
         self.empty = server.data / "docker/registry/v2/repositories/app/_uploads" / str(uuid.uuid4())
         self.empty.mkdir(parents=True)
         server.start()
@@ -181,21 +181,21 @@ class EndTest(UpkeepCase):
         self.assertEqual(self.variables()["failures"], 1)
 
     def test_the_daemon_is_stopped(self) -> None:
-        for workers in (1, 2):
+        """At any moment, that of the interpreter's start included."""
+        for workers, delay in ((1, 0.0), (2, 0.1), (2, 0.5), (1, 1.0)):
             server, pid = self.running(workers)
-            time.sleep(0.5)
+            time.sleep(delay)
             start = time.monotonic()
             server.stop()
-            self.assertLess(time.monotonic() - start, 5)
+            self.assertLess(time.monotonic() - start, 10)
             self.assertFalse(Path(f"/proc/{pid}").exists())
-            self.assertIn("stopped before its end", server.program.output())
+            self.assertNotIn("level=error", server.program.output())
 
     def test_the_daemon_is_killed(self) -> None:
         server, pid = self.running(2)
         time.sleep(0.5)
         server.kill()
         wait_until(lambda: not Path(f"/proc/{pid}").exists(), 10, "the child to end")
-        self.assertTrue(self.empty.exists())
 
 
 class CollectionTest(UpkeepCase):

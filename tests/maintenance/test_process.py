@@ -25,7 +25,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from regd.maintenance import child as child_module
 from regd.maintenance.child import Child, Observer
-from regd.maintenance.chores import Occupied, Order, begin, order
+from regd.maintenance.chores import CutShort, Occupied, Order, begin, order
 from regd.maintenance.process import LONGEST_LINE, PATIENCE, Here, InProcess
 from regd.maintenance.purge import PurgeOrders
 from regd.maintenance.service import RunFailed
@@ -202,6 +202,15 @@ class ParentTests(SynchronousTestCase):
         self.out(b'{"event": "summary", "summary": {}}\n')
         self.end()
         self.assertEqual((self.successResultOf(done), self.reactor.getDelayedCalls()), ({}, []))
+
+    def test_stop_before_it_has_begun(self) -> None:
+        done = self.start()
+        self.runner.stop()
+        self.end(ProcessTerminated(None, signal.SIGTERM))
+        self.failureResultOf(done, CutShort)
+        done = self.start()
+        self.end(ProcessTerminated(None, signal.SIGTERM))
+        self.failureResultOf(done, RunFailed)
 
     def test_one_that_does_not_stop(self) -> None:
         done = self.start()

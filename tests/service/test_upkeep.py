@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from regd.config import Config, parse
-from regd.maintenance.chores import Listener, Occupied, Order
+from regd.maintenance.chores import CutShort, Listener, Occupied, Order
 from regd.maintenance.process import Here, InProcess
 from regd.maintenance.service import RunFailed
 from regd.names import Digest
@@ -191,13 +191,16 @@ class UpkeepTests(SynchronousTestCase):
         shown = self.variables(upkeep, "uploadpurging")
         self.assertEqual((shown["runs"], shown["failures"], shown["next"]), (1, 1, "1970-01-01T00:31:00Z"))
 
-    def test_occupied(self) -> None:
-        upkeep = self.build()
-        self.clock.advance(1800)
-        with patch.object(upkeep._purging[0], "_log") as log:
-            self.purge.done.errback(Occupied())
-        log.info.assert_called_once()
-        self.assertEqual(self.variables(upkeep, "uploadpurging")["failures"], 0)
+    def test_runs_that_come_to_nothing(self) -> None:
+        for error, said in ((Occupied(), "another one is under way"), (CutShort(), "stopped before it began")):
+            upkeep = self.build()
+            self.clock.advance(1800)
+            with patch.object(upkeep._purging[0], "_log") as log:
+                self.purge.done.errback(error)
+            log.info.assert_called_once()
+            self.assertIn(said, log.info.call_args.args[0])
+            self.assertEqual(self.variables(upkeep, "uploadpurging")["failures"], 0)
+            self.successResultOf(Deferred.fromCoroutine(upkeep.stop()))
 
     def test_what_is_found(self) -> None:
         upkeep = self.build()
