@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -14,12 +15,13 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from regd.cli import main
 
-__all__ = ["REGD", "ROOT", "Said", "Tree", "TreeCase"]
+__all__ = ["REGD", "ROOT", "Said", "Tree", "TreeCase", "need_tqdm"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REGD = [sys.executable, "-c", "import sys; from regd.cli import main; sys.exit(main())"]
@@ -173,3 +175,13 @@ class TreeCase(SynchronousTestCase):
 def put(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+
+
+def need_tqdm() -> None:
+    """
+    Skip the test where the environment was made before tqdm was needed.
+
+    :raises SkipTest: Saying so.
+    """
+    if importlib.util.find_spec("tqdm") is None:
+        raise SkipTest("not installed: tqdm")
