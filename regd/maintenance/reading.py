@@ -243,12 +243,15 @@ class Reader:
 
     async def _scan(self, found: Found, path: Path) -> list[str]:
         """The names in a directory; none where there is no directory."""
-        try:
-            return await self._driver.scan(path)
-        except Missing:
-            if await self._driver.exists(path):
-                await self.broken(found, path, "a file where a directory has to be")
-            return []
+        for _ in range(2):
+            try:
+                return await self._driver.scan(path)
+            except Missing:
+                if not await self._driver.exists(path):
+                    return []
+            # Something is there, and it may be a directory that somebody has made at this very moment.
+        await self.broken(found, path, "a file where a directory has to be")
+        return []
 
     async def _target(self, found: Found, path: Path, content: bytes | StorageError, under: bytes | None = None) -> bytes | None:
         """What a link holds; ``None`` where nobody can tell, and the repository is damaged."""
