@@ -35,3 +35,22 @@ class TreesTest(RegistrySuite, OnFilesystem):
         self.assertEqual(len(page.entries), 2)
         await self.registry.manifests.get(name, page.entries[0].digest)
         self.assertEqual(self.damage.count, 0)
+
+    async def test_images(self) -> None:
+        written = trees.images(self.root, 3, per_repository=2, layers=2, garbage=5)
+        self.assertEqual((written.manifests, written.blobs), (6, 1 + 6 * 4 + 5))
+        for text in written.repositories:
+            name = RepositoryName.parse(text)
+            for tag in ("v0", "v1"):
+                tagged = await self.registry.manifests.get(name, Tag(tag))
+                manifest = await self.registry.manifests.read(tagged.digest)
+                assert manifest is not None
+                self.assertEqual(len(manifest.blobs), 4)
+                for blob in manifest.blobs:
+                    held = await self.registry.blobs.stat(name, blob.digest)
+                    self.assertEqual(held.size, blob.size)
+        for text in written.garbage:
+            stored = await self.registry.blobs.stored(Digest.parse(text))
+            assert stored is not None
+            self.assertEqual(stored.size, 64)
+        self.assertEqual(self.damage.count, 0)
