@@ -91,17 +91,22 @@ class Collector:
             # Before the lock is let go of: the next one to hold it may write its own.
             summary = self._summary(started, monotonic() - began, finished, error)
             if lock is not None:
-                if not self._orders.dryrun:
-                    with suppress(StorageError):
-                        await self._driver.write((layout.report("collection"), summary.to_json().encode()), durable=False)
-                lock.close()
+                try:
+                    await self._report(summary)
+                finally:
+                    lock.close()
         return summary
+
+    async def _report(self, summary: Summary) -> None:
+        if not self._orders.dryrun:
+            with suppress(StorageError):
+                await self._driver.write((layout.report("collection"), summary.to_json().encode()), durable=False)
 
     async def _lock(self) -> Held | None:
         """
         :returns: nothing for a dry run, which makes nothing, a lock's file included.
         """
-        if self._orders.dryrun and not await self._driver.exists(layout.collector()):
+        if self._orders.dryrun and self._driver.shared and not await self._driver.exists(layout.collector()):
             return None
         try:
             return await self._driver.lock(layout.collector())

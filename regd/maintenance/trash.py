@@ -54,10 +54,12 @@ class Trash:
         with suppress(Missing):
             things += [Path(f"{self.path}/{number}") for number in await self._driver.scan(self.path)]
         for done, thing in enumerate(things):
+            files = 1
             with suppress(Missing):
-                # Each is a directory of some of them.
-                files = len(await self._driver.scan(thing))
+                # Most are directories of some dozens.
+                files += len(await self._driver.scan(thing))
+            with suppress(Missing):
                 await self._driver.delete(thing, durable=False)
-                await self._steps.take(files)
+            await self._steps.take(files)
             if self._witness is not None:
                 self._witness.progress("delete", done + 1, len(things))

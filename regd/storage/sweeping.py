@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from regd.storage.directories import Directories
 from regd.storage.driver import Missing, Stat, StorageError
-from regd.storage.files import Translated
+from regd.storage.files import NO_ROOM, Translated
 from regd.storage.layout import Path
 
 __all__ = ["prune", "read_all", "retire", "scan", "settle", "stat_all"]
@@ -110,15 +110,14 @@ def retire(root: str, paths: Sequence[Path], guards: Sequence[Path | None], into
             directory, _, name = path.rpartition("/")
             parent, _, entry = directory.rpartition("/")
             if not room:
-                shelf, room = str(next(numbers)), _SHELF
-                os.mkdir(shelf, dir_fd=trash)
+                shelf, room = _shelf(trash, next(numbers)), _SHELF
             try:
                 if parent != above:
                     fd, above = _closed(fd), ""
                     fd, above = os.open(f"{root}/{parent}", _DIRECTORY), parent
                 if look(f"{entry}/{name}", dir_fd=fd).st_mtime >= before or (guard is not None and _fresh(f"{root}/{guard}", before)):
                     continue
-                moved = f"{shelf}/{room}"
+                moved = f"{shelf}/{next(numbers)}"
                 rename(entry, moved, src_dir_fd=fd, dst_dir_fd=trash)
             except (FileNotFoundError, NotADirectoryError):
                 continue
@@ -136,6 +135,17 @@ def retire(root: str, paths: Sequence[Path], guards: Sequence[Path | None], into
         _closed(fd)
         _closed(trash)
     return taken
+
+
+def _shelf(trash: int, number: int) -> str:
+    try:
+        os.mkdir(str(number), dir_fd=trash)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        # What is to make room must not need any.
+        return "."
+    return str(number)
 
 
 def _closed(fd: int) -> int:

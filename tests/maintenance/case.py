@@ -95,6 +95,12 @@ class CollectionSuite(RegistrySuite):
     :ivar collector: of the last collection.
     """
 
+    def setUp(self) -> None:
+        super().setUp()
+        # Its files are as old as they are, so it has to know how late it is.
+        self.now = time.time()
+        self.registry = self.restarted(grace=GRACE)
+
     def collector_of(self, driver: Any = None, sleep: Any = no_sleep, **orders: Any) -> Collector:
         self.notes = Notes()
         driver = driver or self.driver
@@ -149,6 +155,12 @@ class CollectionSuite(RegistrySuite):
 
     async def held(self, repository: str, digest: Digest) -> bool:
         return bool(await self.driver.exists(layout.revision_link(name(repository), digest)))
+
+    async def put_file(self, path: str, content: bytes = b"") -> Path:
+        """Write a file as another program would have; old."""
+        await self.driver.write((Path(path), content))
+        await self.age(Path(path))
+        return Path(path)
 
     async def untag(self, repository: str, tag: str) -> None:
         await self.registry.manifests.untag(name(repository), Tag(tag))
