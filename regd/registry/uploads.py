@@ -203,8 +203,7 @@ class Uploads:
             try:
                 taken = await self._blobs.commit(upload.name, source, digest, appender.size, beside=beside, flushed=flushed)
             except Unavailable:
-                if flushed and appender.hash is not None:
-                    _keep(self._hashes, upload.id, (appender.size, appender.hash))
+                # So that nobody has to read it again who is asked for the same.
                 await self._store(upload, digest.algorithm, appender.size, digest.hex)
                 raise
         except Missing:
