@@ -54,18 +54,26 @@ class Gate:
     :param sleep: waits.
     :param patience: how long a change waits at a closed gate, in seconds.
     :param now: seconds, of the clock that ``sleep`` goes by.
+    :param refused: how many changes have waited in vain at a gate that this one takes the place of.
     :ivar closings: how often the gate has been closed from here.
     :ivar closed: for how long it was, in seconds, all together: as long as no change could begin.
     :ivar longest: the longest of them.
     :ivar refused: how many changes have waited in vain here.
     """
 
-    def __init__(self, driver: Driver, sleep: Sleep, patience: float = PATIENCE, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        sleep: Sleep,
+        patience: float = PATIENCE,
+        now: Callable[[], float] = time.monotonic,
+        refused: int = 0,
+    ) -> None:
         self.patience = patience
         self.closings = 0
         self.closed = 0.0
         self.longest = 0.0
-        self.refused = 0
+        self.refused = refused
         self._driver = driver
         self._sleep = sleep
         self._now = now

@@ -241,7 +241,7 @@ class RegistryService(MultiService):
         if self.group is not None:
             workers = await self.group.variables()
             ended = self.group.ended_cpu_seconds()
-            for key in ("cpu_seconds", "peak_memory_bytes", "open_connections", "damaged_files"):
+            for key in ("cpu_seconds", "peak_memory_bytes", "open_connections", "damaged_files", "refused_changes"):
                 found[key] += sum(worker.get(key, 0) for worker in workers)
             found["cpu_seconds"] = round(found["cpu_seconds"] + ended, 3)
         return {**found, **await self.upkeep.variables(), "workers": workers}

@@ -68,6 +68,7 @@ class Serving:
         #: Those of earlier configurations that still have requests, each with the driver that goes with it, if that has changed.
         self._retired: dict[Dispatcher, Driver | None] = {}
         self.config = config
+        self._gate: Gate | None = None
         self._dispatcher = Dispatcher(config.http.headers)
         self.site = StreamingSite(self._root(), self._log_access, reactor)
 
@@ -129,12 +130,14 @@ class Serving:
             "peak_memory_bytes": usage.ru_maxrss * 1024,
             "open_connections": self.connections,
             "damaged_files": self._damage.count,
+            "refused_changes": 0 if self._gate is None else self._gate.refused,
         }
 
     def _root(self) -> Root:
         config = self.config
         collecting = config.storage.maintenance.garbagecollect
-        gate = Gate(self.driver, self._sleep, collecting.wait, self._seconds)
+        refused = 0 if self._gate is None else self._gate.refused
+        gate = self._gate = Gate(self.driver, self._sleep, collecting.wait, self._seconds, refused)
         # Where nothing can be pushed nothing is promised, and the directory may not be one that can be written to.
         grace = None if config.storage.maintenance.readonly.enabled else collecting.grace
         registry = Registry(self.driver, self._damage, manifest_rules(config), time.time, self._sleep, gate, grace)

@@ -106,6 +106,13 @@ class ConfigureTests(ApiCase):
         self.refused(self.ask("POST", "/v2/a/blobs/uploads/", body=b""), 405, "UNSUPPORTED")
         self.assertFalse(old.stopped)
 
+    def test_what_was_counted_counts(self) -> None:
+        serving: Any = self.service.serving
+        serving._gate.refused = 3
+        self.configure(READ_ONLY)
+        self.configure(MINIMAL)
+        self.assertEqual(serving.variables()["refused_changes"], 3)
+
     def test_uploads_go_on(self) -> None:
         upload = self.begin("a")
         self.configure(MINIMAL + "http: {relativeurls: true}\n")

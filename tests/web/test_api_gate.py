@@ -86,6 +86,7 @@ class GateTests(ApiCase):
             # The connection goes on.
             self.assertIsNone(answer.get("Connection"))
             self.assertEqual(client.ask("GET", "/v2/").status, 200)
+        self.assertEqual(self.service.serving.variables()["refused_changes"], len(changes))
         # The upload that the client knows is there, and nothing besides.
         self.assertEqual(self.uploads("b"), before)
         self.assertEqual(self.ask("GET", upload)["Range"], "0-2")
