@@ -76,7 +76,8 @@ def _run(config: Config, orders: Orders, bar: Bar, printer: Printer, *, quiet: b
                 raise Stopped
             await blocking.sleep(seconds)
 
-        gate = Gate(driver, sleep)
+        # No change that waits is to be refused because another one is slow.
+        gate = Gate(driver, sleep, config.storage.maintenance.garbagecollect.wait)
         damage = _Damage(bar, printer)
         collector = Collector(driver, gate, damage, orders, None if quiet else witness, sleep, time.time)
         with stopped_by_signals(collector.stop) as interrupted:

@@ -56,7 +56,8 @@ def _run(config: Config, orders: Orders, bar: Bar, printer: Printer, *, quiet: b
                 raise Stopped
             await blocking.sleep(seconds)
 
-        gate = Gate(driver, sleep)
+        # No change that waits is to be refused because another one is slow.
+        gate = Gate(driver, sleep, config.storage.maintenance.garbagecollect.wait)
         scrub = Scrub(driver, gate, witness, _sparse(config, orders), blocking.sleep, time.time)
         with stopped_by_signals(scrub.stop) as interrupted:
             try:
