@@ -69,7 +69,7 @@ class Blobs:
                 if len(prefix) != _PREFIX:
                     self._desk.strange(f"{root}/{algorithm}/{prefix}", "not the beginning of a digest")
                     continue
-                for digest in await self._desk.digests(f"{root}/{algorithm}/{prefix}", algorithm, prefix):
+                async for digest in self._desk.digests(f"{root}/{algorithm}/{prefix}", algorithm, prefix):
                     if digest > after:
                         await self._desk.step()
                         await self._blob(digest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from regd.errors import DigestInvalid
@@ -135,21 +135,24 @@ class Desk:
             await self.driver.check()
             return ()
 
-    async def digests(self, path: str, algorithm: str, prefix: str = "") -> Sequence[Digest]:
+    async def digests(self, path: str, algorithm: str, prefix: str = "") -> AsyncIterator[Digest]:
         """
-        What the names in a directory say in which each is the hexadecimal part of a digest; others are told.
+        What the names in a directory say in which each is the hexadecimal part of a digest; others are told. One after the other, and each
+        is let go of, because one directory may have all that there is.
 
         :param prefix: what all of them have to begin with.
         """
-        found = []
-        for name in await self.entries(path):
+        names = list(reversed(await self.entries(path)))
+        while names:
+            name = names.pop()
             try:
                 if not name.startswith(prefix):
                     raise DigestInvalid(name)
-                found.append(Digest.parse(f"{algorithm}:{name}"))
+                digest = Digest.parse(f"{algorithm}:{name}")
             except DigestInvalid:
                 await self._stray(f"{path}/{name}", f"not a name that the {algorithm} digest of something has here")
-        return found
+            else:
+                yield digest
 
     async def algorithms(self, path: str) -> Sequence[str]:
         """The names in a directory in which each is that of a digest algorithm; others are told."""

@@ -136,7 +136,7 @@ class Repositories:
     async def _layers(self, name: RepositoryName, held: _Held) -> None:
         root = layout.layers(name)
         for algorithm in await self._desk.algorithms(root):
-            for digest in await self._desk.digests(f"{root}/{algorithm}", algorithm):
+            async for digest in self._desk.digests(f"{root}/{algorithm}", algorithm):
                 await self._desk.step()
                 if await self._desk.leaf(layout.layer(name, digest), "link"):
                     await self._content_link(layout.layer_link(name, digest), digest, held.layers)
@@ -144,7 +144,7 @@ class Repositories:
     async def _revisions(self, name: RepositoryName, held: _Held) -> None:
         root = f"{layout.manifests(name)}/revisions"
         for algorithm in await self._desk.algorithms(root):
-            for digest in await self._desk.digests(f"{root}/{algorithm}", algorithm):
+            async for digest in self._desk.digests(f"{root}/{algorithm}", algorithm):
                 await self._desk.step()
                 if await self._desk.leaf(layout.revision(name, digest), "link"):
                     target = await self._content_link(layout.revision_link(name, digest), digest, held.revisions)
@@ -284,7 +284,7 @@ class Repositories:
         """The manifests that a tag has meant."""
         root = f"{layout.tag(name, tag)}/index"
         for algorithm in await self._desk.algorithms(root):
-            for digest in await self._desk.digests(f"{root}/{algorithm}", algorithm):
+            async for digest in self._desk.digests(f"{root}/{algorithm}", algorithm):
                 path = layout.tag_index_link(name, tag, digest)
                 if await self._desk.leaf(path.rpartition("/")[0], "link"):
                     self._desk.progress.links += 1
@@ -348,10 +348,10 @@ class Repositories:
     async def _referrers(self, name: RepositoryName, held: _Held) -> None:
         root = layout.referrers_root(name)
         for algorithm in await self._desk.algorithms(root):
-            for subject in await self._desk.digests(f"{root}/{algorithm}", algorithm):
+            async for subject in self._desk.digests(f"{root}/{algorithm}", algorithm):
                 above = f"{root}/{algorithm}/{subject.hex}"
                 for own in await self._desk.algorithms(above):
-                    for digest in await self._desk.digests(f"{above}/{own}", own):
+                    async for digest in self._desk.digests(f"{above}/{own}", own):
                         await self._desk.step()
                         if await self._desk.leaf(layout.referrer(name, subject, digest), "link"):
                             await self._referrer(name, subject, digest, held)
