@@ -64,6 +64,7 @@ class Collector:
         self._closing = Closing(gate, self._steps)
         self._skipped = Skipped(driver, damage)
         self._trash = Trash(driver, self._steps, witness)
+        self._stale = False
 
     def stop(self) -> None:
         """End soon, and leave the rest to the next run. Safe to call at any time, also from a signal handler."""
@@ -122,7 +123,8 @@ class Collector:
         if orders.dryrun:
             await self._mark_and_sweep(self._now() - orders.grace)
             return
-        # What is there from a run that was cut short.
+        # What is there from a run that was cut short. It may have taken a manifest out, and not yet what refers to it.
+        self._stale = await self._trash.left()
         await self._trash.empty()
         try:
             await self._mark_and_sweep(await self._begin() - orders.grace)
@@ -154,7 +156,7 @@ class Collector:
         marks: set[bytes] = set()
         means = Means(Reader(driver, self._skipped, steps), tally, self._witness, limit, orders.untagged, removing, marks)
         try:
-            await Marking(driver, steps, means).run()
+            await Marking(driver, steps, means, stale=self._stale).run()
         finally:
             tally.blobs = len(marks)
         await Sweep(driver, self._skipped, steps, tally, self._witness, limit, marks, closing, self._trash).run()

@@ -7,12 +7,13 @@ What changes meanwhile needs no second look, because whoever makes something rea
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from regd.maintenance.keeping import Keeping, Means
 from regd.maintenance.reading import Found
 from regd.maintenance.steps import Steps
-from regd.names import NAME_LIMIT
+from regd.names import ALGORITHMS, NAME_LIMIT, Tag
 from regd.storage import layout
 from regd.storage.driver import Driver, Missing
 from regd.storage.layout import Path, UploadId
@@ -22,14 +23,22 @@ __all__ = ["Marking"]
 #: How the names of a repository's own directories begin; what else is in its directory belongs to repositories of longer names.
 _OWN: Final = "_"
 
+#: The directory of the links from subjects to what refers to them.
+_REFERRERS: Final = "_referrers"
+
 
 class Marking:
-    """Walks over all repositories, and leaves no directory behind that has nothing in it."""
+    """
+    Walks over all repositories, and leaves no directory behind that has nothing in it.
 
-    def __init__(self, driver: Driver, steps: Steps, means: Means) -> None:
+    :param stale: whether there may be links to manifests that a run took out which was cut short.
+    """
+
+    def __init__(self, driver: Driver, steps: Steps, means: Means, *, stale: bool) -> None:
         self._driver = driver
         self._steps = steps
         self._means = means
+        self._stale = stale
         #: Directories that may have nothing in them.
         self._bare: set[str] = set()
 
@@ -70,7 +79,11 @@ class Marking:
         if await Keeping(means, found).run():
             self._bare.add(name)
         if means.removing is not None and not found.damaged:
+            if self._stale:
+                await means.removing.stale(found)
             await self._clean(found)
+            if _REFERRERS in own:
+                await self._clean_referrers(found)
         means.tally.repositories += 1
         if means.witness is not None:
             means.witness.progress("mark", means.tally.repositories, None)
@@ -79,10 +92,25 @@ class Marking:
         """Remove what deletes, and uploads that have ended, leave of a directory. What somebody needs at this moment is made again."""
         for directory in found.stray:
             await self._driver.prune(directory)
+        for tag in found.tagged:
+            # Without a meaning, nor anything that it ever meant.
+            if tag not in found.tags:
+                await self._driver.prune(layout.tag(found.name, Tag(tag)))
         for upload in found.uploads:
             if await self._driver.prune(layout.upload(found.name, UploadId(upload))):
                 self._means.tally.uploads_removed += 1
         await self._steps.take(len(found.stray) + len(found.uploads))
+
+    async def _clean_referrers(self, found: Found) -> None:
+        """Remove what is left where nothing refers to a subject any more: a delete removes the link alone."""
+        root = layout.referrers_root(found.name)
+        for algorithm in ALGORITHMS:
+            with suppress(Missing):
+                for subject in await self._driver.scan(Path(f"{root}/{algorithm}")):
+                    await self._driver.prune(Path(f"{root}/{algorithm}/{subject}"))
+                    await self._steps.take(1)
+                await self._driver.prune(Path(f"{root}/{algorithm}"))
+        await self._driver.prune(root)
 
     async def _leave(self, name: str) -> None:
         """All that is below has been visited: remove the directory, if there is nothing in it."""

@@ -8,18 +8,22 @@ that they refer to, and they are gone for good before the first blob is touched.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Final
 
 from regd.maintenance.closing import Closing
-from regd.maintenance.graph import Graph, digest_of, raw_name
+from regd.maintenance.graph import Graph, digest_of, raw, raw_name
 from regd.maintenance.reading import Found
 from regd.maintenance.steps import Steps
-from regd.names import ALGORITHMS, Tag
+from regd.names import ALGORITHMS, Digest, Tag
 from regd.storage import layout
 from regd.storage.driver import Driver, Missing
 from regd.storage.layout import Path
 
 __all__ = ["Removing"]
+
+#: For a path of which only the beginning is wanted.
+_ANY: Final = Digest.of(b"")
 
 
 class Removing:
@@ -86,6 +90,34 @@ class Removing:
             await self._steps.take(len(lot))
         await self._driver.settle(sorted({_above(_above(layout.layer_link(found.name, digest_of(layer)))) for layer in gone}))
         return gone
+
+    async def stale(self, found: Found) -> None:
+        """Take out what remembers, or refers from a subject to, manifests that are not here: a run may have been cut short."""
+        known = {*found.revisions, *found.layers}
+        links: list[Path] = []
+        for tag in found.tagged:
+            entries = self._digests(_above(_above(_above(layout.tag_index_link(found.name, Tag(tag), _ANY)))))
+            links += [layout.tag_index_link(found.name, Tag(tag), digest) async for digest in entries if raw(digest) not in known]
+        async for subject in self._digests(layout.referrers_root(found.name)):
+            entries = self._digests(_above(layout.referrers(found.name, subject, "")))
+            links += [layout.referrer_link(found.name, subject, digest) async for digest in entries if raw(digest) not in known]
+        # With the gate open: what is written from now on is younger than the limit, and stays.
+        for start in range(0, len(links), self._steps.lot):
+            lot = links[start : start + self._steps.lot]
+            await self._driver.retire(lot, self._into, self._limit)
+            await self._steps.take(len(lot))
+
+    async def _digests(self, above: Path) -> AsyncIterator[Digest]:
+        """What is below the directories of algorithms in a directory."""
+        for algorithm in ALGORITHMS:
+            try:
+                names = await self._driver.scan(Path(f"{above}/{algorithm}"))
+            except Missing:
+                continue
+            await self._steps.take(1)
+            for name in names:
+                if raw_name(algorithm, name) is not None:
+                    yield Digest(f"{algorithm}:{name}")
 
     async def _lot(
         self,

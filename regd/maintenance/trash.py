@@ -38,6 +38,19 @@ class Trash:
             self.count += 1
             self._from.add(directory)
 
+    async def left(self) -> bool:
+        """Whether a run that was cut short has left something."""
+        for run in await self._names(layout.trash()):
+            if await self._names(layout.trash(run)):
+                return True
+        return False
+
+    async def _names(self, path: Path) -> list[str]:
+        try:
+            return await self._driver.scan(path)
+        except Missing:
+            return []
+
     async def empty(self) -> None:
         """
         Remove all that is in the trash, also what earlier runs have left there.

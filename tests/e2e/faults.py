@@ -15,7 +15,7 @@ from tests.e2e.daemon import Regd, clean_environment
 from tests.e2e.faulty import Operation, Order, Plan
 from tests.e2e.process import Program
 
-__all__ = ["FaultyRegd", "ForkServer", "ForkedRegd"]
+__all__ = ["FaultyRegd", "ForkServer", "ForkedCommand", "ForkedRegd"]
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "tests.e2e.faulty")
@@ -229,3 +229,48 @@ class ForkedRegd(FaultyRegd):
     def wait_for_end(self) -> None:
         """Wait until it has died of its own."""
         self.program.wait_for_end()
+
+
+class ForkedCommand:
+    """
+    A command of ``regd`` on the disk of a server, which fails as the server's :meth:`FaultyRegd.arm` says.
+
+    :param forks: What makes its processes.
+    :param server: Whose configuration and whose disk it has; it need not run.
+    """
+
+    def __init__(self, forks: ForkServer, server: FaultyRegd) -> None:
+        self._forks = forks
+        self._server = server
+        self._log = server.directory / "command-log"
+
+    def run(self, *arguments: str, seconds: float = 60) -> int | None:
+        """
+        Run it to its end.
+
+        :param arguments: The command and its options; the file of the configuration follows.
+        :param seconds: How long it may take.
+        :return: Its exit status; ``None`` when it was killed.
+        :raises TimeoutError: When it does not end; it is killed then.
+        """
+        self._log.write_bytes(b"")
+        plan, record = str(self._server.plan), str(self._server.record)
+        environment = self._server.program.environment
+        order = Order([plan, record, *arguments, str(self._server.configuration)], environment, str(self._log), str(self._log.parent), True)
+        handle = os.pidfd_open(self._forks.start(order))
+        try:
+            poll = select.poll()
+            poll.register(handle, select.POLLIN)
+            if not poll.poll(seconds * 1000):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                raise TimeoutError(f"regd {' '.join(arguments)} did not end within {seconds} s:\n{self.output()}")
+        finally:
+            os.close(handle)
+        last = self.output().rstrip().rpartition("\n")[2]
+        return int(last.removeprefix("exit ")) if last.startswith("exit ") else None
+
+    def output(self) -> str:
+        """
+        :return: What it wrote, and how it ended.
+        """
+        return self._log.read_text(encoding="utf-8")

@@ -1,18 +1,19 @@
 """
-regd under ``twistd``, on a disk that fails when it is told to. A program of its own, and no hook in regd.
+regd under ``twistd``, or its command, on a disk that fails when it is told to. A program of its own, and no hook in regd.
 
-It is started in one of two ways::
+It is started in one of these ways::
 
     python -m tests.e2e.faulty run PLAN RECORD TWISTD-ARGUMENT...
+    python -m tests.e2e.faulty command PLAN RECORD REGD-ARGUMENT...
     python -m tests.e2e.faulty fork
 
-The modules of ``regd.storage`` see another ``os``: one that writes each operation that changes the disk to the file RECORD, and does
-to some of them what the file PLAN says (:class:`Plan`). Without that file nothing fails, so a start does not count, and a test arms it when
-it likes.
+The modules of ``regd.storage`` and ``regd.maintenance`` see another ``os``: one that writes each operation that changes the disk to the
+file RECORD, and does to some of them what the file PLAN says (:class:`Plan`). Without that file nothing fails, so a start does not count,
+and a test arms it when it likes.
 
-``fork`` imports everything once and then makes a daemon, a process of its own, for each line of JSON on its standard input
+``fork`` imports everything once and then makes a daemon, or a process that runs a command, for each line of JSON on its standard input
 (:class:`Order`), answering with its process id: a start costs a tenth of what it costs otherwise, and a test that kills at every
-operation starts hundreds.
+operation starts hundreds. The last line that a command writes to its log says how it ended: ``exit 0``.
 """
 
 import importlib
@@ -31,7 +32,7 @@ from typing import Any, Final, NoReturn
 __all__ = ["CHANGES", "Operation", "Order", "Plan"]
 
 #: What changes the disk, or makes a change durable. ``open`` is among them where it creates.
-CHANGES: Final = frozenset({"create", "write", "writev", "fsync", "rename", "link", "mkdir", "unlink", "rmdir", "truncate"})
+CHANGES: Final = frozenset({"create", "write", "writev", "fsync", "rename", "link", "mkdir", "unlink", "rmdir", "truncate", "utime"})
 
 #: What is wrapped: the names of ``os``, what each is called here, and where the other path is, for those that have two.
 _WRAPPED: Final = {
@@ -48,6 +49,7 @@ _WRAPPED: Final = {
     "rmdir": "rmdir",
     "truncate": "truncate",
     "ftruncate": "truncate",
+    "utime": "utime",
     "read": "read",
     "readv": "read",
     "pread": "read",
@@ -62,7 +64,10 @@ _FEW: Final = 200
 #: Imported before the fork; ``klein`` and ``regd.service`` are not, because they make the reactor, which cannot be shared.
 _AHEAD: Final = (
     "hyperlink",
+    "regd.cli.collect",
     "regd.config",
+    "regd.maintenance.blocking",
+    "regd.maintenance.collector",
     "regd.registry.core",
     "regd.storage.filesystem",
     "regd.telemetry.logs",
@@ -150,18 +155,20 @@ class Operation:
 @dataclass(frozen=True)
 class Order:
     """
-    A daemon that the fork server is to make.
+    A process that the fork server is to make.
 
-    :ivar arguments: those of ``run``.
+    :ivar arguments: those of ``run`` or ``command``.
     :ivar environment: variables besides those of the fork server.
     :ivar log: the file for its output.
     :ivar cwd: the directory that it starts in.
+    :ivar command: whether it runs ``regd`` and not ``twistd``.
     """
 
     arguments: Sequence[str]
     environment: dict[str, str]
     log: str
     cwd: str
+    command: bool = False
 
 
 class _Fault:
@@ -278,7 +285,9 @@ class _FaultyOs:
                 def half() -> int:
                     return os.write(target, data[: max(size // 2, 1)])
 
-            what = Operation(operation, _path(target), other, size, text)
+            path = _below(target, keywords.get("dir_fd", keywords.get("src_dir_fd")))
+            other = _below(other, keywords.get("dst_dir_fd")) if other else ""
+            what = Operation(operation, path, other, size, text)
             return self._fault(what, lambda: real(target, *arguments, **keywords), half)
 
         return wrapped
@@ -289,8 +298,44 @@ class _FaultyOs:
         return int(self._fault(what, lambda: os.open(path, flags, *arguments, **keywords)))
 
 
+def _below(target: Any, directory: int | None) -> str:
+    """The path of what may be given relative to a descriptor."""
+    return _path(target) if directory is None else os.path.join(_path(directory), _path(target))
+
+
 def _path(target: Any) -> str:
     return os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else str(os.fspath(target))
+
+
+def _break(plan: str, record: str, *imported: str) -> None:
+    """
+    Let the storage see a disk that fails.
+
+    :param plan: The file of the plan.
+    :param record: That of the record.
+    :param imported: Modules to import first: one that is imported later sees the real disk.
+    """
+    for name in imported:
+        importlib.import_module(name)
+    faulty = _FaultyOs(_Fault(Path(plan), Path(record)))
+    rooms = ("regd.storage.", "regd.maintenance.")
+    wrapped = [module for name, module in sys.modules.items() if name.startswith(rooms) and hasattr(module, "os")]
+    assert wrapped, "nothing in regd.storage uses os, so nothing can fail"
+    for module in wrapped:
+        vars(module)["os"] = faulty
+
+
+def _command(arguments: Sequence[str]) -> int:
+    """
+    Be the command.
+
+    :param arguments: The file of the plan, that of the record, and the arguments of ``regd``.
+    :return: Its exit status.
+    """
+    plan, record, *rest = arguments
+    _break(plan, record, "regd.cli.collect", "regd.maintenance.blocking", "regd.maintenance.collector")
+    status: int | None = importlib.import_module("regd.cli").main(rest)
+    return status or 0
 
 
 def _run(arguments: Sequence[str]) -> None:
@@ -300,12 +345,7 @@ def _run(arguments: Sequence[str]) -> None:
     :param arguments: The file of the plan, that of the record, and the arguments of ``twistd``.
     """
     plan, record, *rest = arguments
-    importlib.import_module("regd.service")
-    faulty = _FaultyOs(_Fault(Path(plan), Path(record)))
-    wrapped = [module for name, module in sys.modules.items() if name.startswith("regd.storage.") and hasattr(module, "os")]
-    assert wrapped, "nothing in regd.storage uses os, so nothing can fail"
-    for module in wrapped:
-        vars(module)["os"] = faulty
+    _break(plan, record, "regd.service")
     sys.argv = ["twistd", *rest]
     twistd = importlib.import_module("twisted.scripts.twistd")
     twistd.run()
@@ -341,11 +381,16 @@ def _be_forked(order: Order) -> NoReturn:
         os.dup2(output, 2)
         os.chdir(order.cwd)
         os.environ.update(order.environment)
-        _run(order.arguments)
-        status = 0
+        if order.command:
+            status = _command(order.arguments)
+        else:
+            _run(order.arguments)
+            status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
+        if order.command:
+            print(f"exit {status}")  # noqa: T201 - the line that the test looks for
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -354,6 +399,8 @@ def _be_forked(order: Order) -> NoReturn:
 if __name__ == "__main__":
     if sys.argv[1] == "fork":
         _serve_forks()
+    elif sys.argv[1] == "command":
+        sys.exit(_command(sys.argv[2:]))
     else:
         assert sys.argv[1] == "run", sys.argv
         _run(sys.argv[2:])

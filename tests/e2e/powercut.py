@@ -96,6 +96,9 @@ class Disk:
                 assert isinstance(file, _File), operation
                 file.size += operation.size
                 file.text += operation.text
+            case "utime":
+                # A promise may be lost with the power: clients that were about to use it have to begin again, and ask again.
+                pass
             case other:
                 raise AssertionError(f"a model of {other} is missing")
 
@@ -125,6 +128,23 @@ class Disk:
             else:
                 waiting += entry.entries.values()
         return True
+
+    def is_safe_elsewhere(self, path: str) -> bool:
+        """
+        :param path: A file, as everybody sees it.
+        :return: Whether it might be found under another path after a power cut.
+        """
+        directory, name = self._parent(path)
+        wanted = directory.entries[name]
+        waiting = [(str(self._root), self._top)]
+        while waiting:
+            above, found = waiting.pop()
+            for below, entry in found.safe.items():
+                if entry is wanted and f"{above}/{below}" != path:
+                    return True
+                if isinstance(entry, _Directory):
+                    waiting.append((f"{above}/{below}", entry))
+        return False
 
     def text(self, path: str) -> str:
         """
