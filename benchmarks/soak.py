@@ -46,11 +46,13 @@ class Collections:
 
     :ivar counts: ``timed`` and ``commands`` are how many there were; ``busy`` how often a command found another one running.
     :ivar longest: the longest that changes were kept waiting at a time, in milliseconds.
+    :ivar slowest: the longest that a command took, one that found another collection included, in seconds.
     :ivar failures: what went wrong.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     longest: float = 0.0
+    slowest: float = 0.0
     failures: list[str] = field(default_factory=list)
 
 
@@ -83,7 +85,7 @@ class Soak:
         beside = ", ".join(f"{count} {name}" for name, count in sorted(self.collections.counts.items()))
         return [
             f"grace {self.grace:g} s, {self.seconds:.0f} s: {done}",
-            f"collections: {beside}; closed for {self.collections.longest:.1f} ms at most",
+            f"collections: {beside}; closed for {self.collections.longest:.1f} ms at most, a command took {self.collections.slowest:.1f} s",
             f"the slowest try of a push took {self.slowest:.3f} s, one push took {self.most_tries} tries",
             f"{self.images} images whole at the end; {len(self.failures)} failures",
             *(f"FAILED: {failure}" for failure in self.failures),
@@ -147,13 +149,19 @@ def _soak(server: Regd, grace: float, seconds: float, *, skopeo: bool) -> tuple[
 
 def _command(server: Regd, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("regd")), "garbage-collect", *arguments, str(server.configuration)]
-    return subprocess.run(command, env=server.program.environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=server.program.environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def _collect(server: Regd, collections: Collections, enough: threading.Event) -> None:
     """Run the command, again and again."""
     while not enough.is_set():
-        done = _command(server, "--quiet", "--delete-untagged")
+        begun = time.monotonic()
+        try:
+            done = _command(server, "--quiet", "--delete-untagged")
+        except subprocess.TimeoutExpired as error:
+            collections.failures.append(f"the command did not end: {error}")
+            return
+        collections.slowest = max(collections.slowest, time.monotonic() - begun)
         if done.returncode == 0:
             collections.counts["commands"] += 1
         elif _BUSY in done.stderr:
