@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import subprocess
 import sys
 import tempfile
@@ -130,13 +131,22 @@ def _environment(grace: float) -> dict[str, str]:
 
 
 def _soak(server: Regd, grace: float, seconds: float, *, skopeo: bool) -> tuple[list[Tally], Collections]:
-    collections, enough = Collections(), threading.Event()
-    clients: list[Callable[[], Tally]] = [
-        partial(Client(server.port, number, _CLIENTS, grace / 2).run, seconds) for number in range(_CLIENTS)
-    ]
+    collections, enough, begun = Collections(), threading.Event(), multiprocessing.Event()
+    runs: list[Callable[[float], Tally]] = [Client(server.port, number, _CLIENTS, grace / 2).run for number in range(_CLIENTS)]
     if skopeo:
-        clients.append(partial(SkopeoClient(server.port, server.directory / "skopeo").run, seconds))
-    threads = [threading.Thread(target=target, args=(server, collections, enough)) for target in (_collect, _watch)]
+        runs.append(SkopeoClient(server.port, server.directory / "skopeo").run)
+
+    def started(run: Callable[[float], Tally]) -> Tally:
+        begun.set()
+        return run(seconds)
+
+    def collect() -> None:
+        # Once all clients are forked: one that is forked while a program is started holds the pipe open that tells when it has.
+        begun.wait(60)
+        _collect(server, collections, enough)
+
+    clients = [partial(started, run) for run in runs]
+    threads = [threading.Thread(target=collect), threading.Thread(target=_watch, args=(server, collections, enough))]
     for thread in threads:
         thread.start()
     try:
