@@ -240,10 +240,11 @@ class RegistryService(MultiService):
         workers: list[dict[str, Any]] = [self.serving.variables()]
         if self.group is not None:
             workers = await self.group.variables()
-            ended = self.group.ended_cpu_seconds()
             for key in ("cpu_seconds", "peak_memory_bytes", "open_connections", "damaged_files", "refused_changes"):
                 found[key] += sum(worker.get(key, 0) for worker in workers)
-            found["cpu_seconds"] = round(found["cpu_seconds"] + ended, 3)
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Of workers that have been replaced, and of chores that have been done.
+        found["cpu_seconds"] = round(found["cpu_seconds"] + ended.ru_utime + ended.ru_stime, 3)
         return {**found, **await self.upkeep.variables(), "workers": workers}
 
     def _raise_file_limit(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
@@ -116,11 +115,6 @@ class Group:
         """The numbers of each worker; of one that does not answer, its process id alone."""
         asked = [Deferred.fromCoroutine(self._variables_of(worker)) for worker in self._workers]
         return [found for fine, found in await DeferredList(asked, consumeErrors=True) if fine]
-
-    def ended_cpu_seconds(self) -> float:
-        """The processor time of the workers that have been replaced."""
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
 
     async def finish(self, timeout: float) -> None:
         """

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.case import E2ETestCase
+from tests.e2e.commands import command
 from tests.e2e.daemon import Regd
 from tests.e2e.images import noise
 from tests.e2e.ledger import blob_file, manifest_of
@@ -305,6 +306,24 @@ class CollectionTest(UpkeepCase):
             self.assertFalse(self.gone(blobs))
         wait_until(partial(self.gone, blobs), 20, "the garbage to be removed")
         self.assertEqual(self.variables("garbagecollect")["failures"], 0)
+
+    def test_a_command_is_seen(self) -> None:
+        server = self.make(1, "garbagecollect: {enabled: false, grace: 0s}\n    " + OFF)
+        blobs = self.garbage(server, 3)
+        server.start()
+        self.assertIsNone(self.variables("garbagecollect")["last"])
+        self.assertEqual(command(server, "regd", "garbage-collect").returncode, 0)
+        self.assertTrue(self.gone(blobs))
+        shown = self.variables("garbagecollect")
+        self.assertEqual((shown["last"]["blobs_swept"], shown["runs"], shown["next"]), (3, 0, None))
+
+    def test_a_command_during_a_run(self) -> None:
+        server, pid, blobs = self.slow(1)
+        done = command(server, "regd", "garbage-collect")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("is collecting the garbage of this directory already", done.stderr)
+        self.assertTrue(Path(f"/proc/{pid}").exists())
+        self.assertFalse(self.gone(blobs))
 
     def slow(self, workers: int) -> tuple[Regd, int, list[Path]]:
         """
