@@ -107,7 +107,11 @@ class Upkeep:
         self._serving = serving
         self._reactor = reactor
         self._random = random
+        self._now = time.time
         self._suspended = False
+        #: The grace period that clients have been promised something by, and a longer one before it, until when that counts.
+        self._grace = 0.0
+        self._longer = (0.0, 0.0)
         self._collecting = self._timed(
             "garbage collection",
             "collection",
@@ -131,6 +135,9 @@ class Upkeep:
             self._log.debug("nothing is removed while storage.maintenance.readonly.enabled is true")
         self._suspended = suspended
         collecting, purging = maintenance.garbagecollect, maintenance.uploadpurging
+        if collecting.grace < self._grace:
+            self._longer = (max(self._grace, self._kept_for()), self._now() + collecting.grace)
+        self._grace = collecting.grace
         plan = Plan(collecting.interval, collecting.interval, collecting.window)
         self._collecting[1].configure(plan if collecting.enabled and not suspended else None)
         plan = Plan(purging.interval, min(purging.interval, _FIRST_PURGE))
@@ -161,8 +168,16 @@ class Upkeep:
 
     def _collection_order(self) -> Order:
         collecting = self._maintenance().garbagecollect
-        orders = Orders(collecting.grace, collecting.untagged, collecting.dryrun, collecting.maxrate)
+        orders = Orders(self._kept_for(), collecting.untagged, collecting.dryrun, collecting.maxrate)
         return order(orders, self._root(), collecting.wait)
+
+    def _kept_for(self) -> float:
+        """
+        The grace period of a run, in seconds. After it has been made shorter, what was promised by the longer one (for which a file that is
+        old by the shorter was not renewed) is kept for as long as it would be by the shorter.
+        """
+        longer, until = self._longer
+        return max(self._grace, longer) if self._now() < until else self._grace
 
     def _purge_order(self) -> Order:
         purging = self._maintenance().uploadpurging

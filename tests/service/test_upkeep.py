@@ -141,6 +141,23 @@ class UpkeepTests(SynchronousTestCase):
         self.assertEqual(self.variables(upkeep, "garbagecollect")["last"], COLLECTED)
         self.assertEqual(self.variables(upkeep, "garbagecollect")["next"], "1970-01-01T01:30:00Z")
 
+    def test_a_shorter_grace_comes_later(self) -> None:
+        """What was promised by the longer one was not renewed by the shorter."""
+        text = "garbagecollect: {enabled: true, interval: 2m, grace: %s}, uploadpurging: {enabled: false}"
+        upkeep = self.build(text % "1h")
+        self.clock.advance(30)
+        self.change(upkeep, text % "10m")
+        self.change(upkeep, text % "5m")
+        for when in range(60, 60 + 120 * 6, 120):
+            self.clock.advance(when - self.clock.seconds())
+            self.collection.done.callback(COLLECTED)
+        self.assertEqual([order.details["grace"] for order in self.collection.orders], [3600, 3600, 3600, 300, 300, 300])
+        self.change(upkeep, text % "2h")
+        self.clock.advance(120)
+        self.assertEqual(self.collection.orders[-1].details["grace"], 7200)
+        self.collection.done.callback(COLLECTED)
+        self.successResultOf(Deferred.fromCoroutine(upkeep.stop()))
+
     def test_storage_in_memory_is_collected_here(self) -> None:
         serving = Serving(config("garbagecollect: {grace: 0s}", delete=True), io.StringIO(), self.clock)
         garbage = layout.blob_data(Digest.of(b"garbage"))
