@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import io
 import json
 import os
@@ -15,13 +14,12 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from regd.cli import main
 
-__all__ = ["REGD", "ROOT", "Said", "Tree", "TreeCase", "need_tqdm"]
+__all__ = ["REGD", "ROOT", "Said", "Tree", "TreeCase"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REGD = [sys.executable, "-c", "import sys; from regd.cli import main; sys.exit(main())"]
@@ -175,13 +173,3 @@ class TreeCase(SynchronousTestCase):
 def put(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-
-
-def need_tqdm() -> None:
-    """
-    Skip the test where the environment was made before tqdm was needed.
-
-    :raises SkipTest: Saying so.
-    """
-    if importlib.util.find_spec("tqdm") is None:
-        raise SkipTest("not installed: tqdm")

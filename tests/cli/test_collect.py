@@ -9,7 +9,7 @@ import re
 import signal
 import time
 
-from tests.cli.case import TreeCase, need_tqdm
+from tests.cli.case import TreeCase
 from tests.e2e.process import need_root
 
 
@@ -166,7 +166,6 @@ class CollectTest(TreeCase):
         self.assertEqual(process.returncode, 130, err)
 
     def test_a_terminal(self) -> None:
-        need_tqdm()
         status, sent = self.on_a_terminal("garbage-collect", self.config)
         self.assertEqual(status, 0)
         self.assertIn("mark: ", sent)

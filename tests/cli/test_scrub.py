@@ -9,7 +9,7 @@ import signal
 import stat
 import time
 
-from tests.cli.case import TreeCase, need_tqdm
+from tests.cli.case import TreeCase
 from tests.e2e.process import need_root
 
 LAYER = b"a layer"
@@ -139,7 +139,6 @@ class ScrubTest(TreeCase):
         self.assertGreater(time.monotonic() - began, 0.4)
 
     def test_a_terminal(self) -> None:
-        need_tqdm()
         self.tree.blob(os.urandom(300_000))
         status, sent = self.on_a_terminal("scrub", "--maxrate", "300k", self.config)
         self.assertEqual(status, 0)
