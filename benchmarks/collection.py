@@ -182,6 +182,8 @@ def _sweep(site: Site, medium: str, count: int, rounds: int) -> Iterator[Figure]
     for _ in range(rounds):
         # The first time there is what the tree was made with; then as much again.
         _new_garbage(site, source, 0 if not closed else count)
+        # What has just been made is still to be written, and garbage is seldom that new.
+        os.sync()
         time.sleep(0.05)
         run = collect(site, "--quiet", **{_GRACE: "0s"})
         report = site.report()
