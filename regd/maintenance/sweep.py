@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -130,10 +131,15 @@ class Sweep:
             sizes = [self._waiting.pop(path) for path in lot]
             total = dict(zip(lot, sizes, strict=True))
 
-            async def retire(lot: list[Path] = lot) -> list[Path]:
-                return list(await self._driver.retire(lot, self._trash.path, self._limit))
+            staged = await self._driver.stage(lot, self._trash.path)
+
+            async def retire(lot: list[Path] = lot, staged: Sequence[object] = staged) -> list[Path]:
+                return list(await self._driver.retire(lot, self._trash.path, self._limit, staged=staged))
 
             taken = await closing(retire, len(lot))
+            for path in taken:
+                # It may have gone with what was in it.
+                await self._driver.prune(_above(path))
             self._tally.blobs_swept += len(taken)
             self._tally.bytes_freed += sum(total[path] for path in taken)
             # What was renewed in the last moment.

@@ -333,7 +333,22 @@ class Driver(Protocol):
         :raises Busy: when others have it in a way that excludes this one.
         """
 
-    async def retire(self, files: Sequence[Path], into: Path, before: float, guards: Sequence[Path | None] = ()) -> Sequence[Path]:
+    async def stage(self, files: Sequence[Path], into: Path) -> Sequence[object]:
+        """
+        Make files ready to be taken away, so that :meth:`retire` has less to do. Who has no use for that does nothing.
+
+        :param into: as it will be given to :meth:`retire`.
+        :returns: for each file what to give to :meth:`retire`.
+        """
+
+    async def retire(
+        self,
+        files: Sequence[Path],
+        into: Path,
+        before: float,
+        guards: Sequence[Path | None] = (),
+        staged: Sequence[object] = (),
+    ) -> Sequence[Path]:
         """
         Move the directory that each file is in out of the way, with all that is in it, to a name of its own in ``into``; unless the file
         was last written at ``before`` or later, or is at this very moment. Who has a file open keeps it. Not durable by itself.
@@ -341,6 +356,8 @@ class Driver(Protocol):
         :param into: a directory, made when it is missing.
         :param before: seconds since the epoch.
         :param guards: for each file another one that keeps it in the same way, or ``None``; one that is missing keeps nothing.
+        :param staged: what :meth:`stage` has said of each file; not together with ``guards``. Of one that was made ready the directory may
+            stay, without the file.
         :returns: the files that were moved; not those that are missing.
         """
 

@@ -253,9 +253,20 @@ class FilesystemDriver:
         """See :class:`~regd.storage.driver.Driver`."""
         return locks.take(self._full(path), shared, self.root, self._sign)
 
-    async def retire(self, files: Sequence[Path], into: Path, before: float, guards: Sequence[Path | None] = ()) -> Sequence[Path]:
+    async def stage(self, files: Sequence[Path], into: Path) -> Sequence[sweeping.Staged | None]:
         """See :class:`~regd.storage.driver.Driver`."""
-        return await self._changes.run(self._retire, files, self._full(into), before, guards)
+        return await self._changes.run(self._stage, files, self._full(into))
+
+    async def retire(
+        self,
+        files: Sequence[Path],
+        into: Path,
+        before: float,
+        guards: Sequence[Path | None] = (),
+        staged: Sequence[object] = (),
+    ) -> Sequence[Path]:
+        """See :class:`~regd.storage.driver.Driver`."""
+        return await self._changes.run(self._retire, files, self._full(into), before, guards, staged)
 
     async def settle(self, directories: Sequence[Path]) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -317,10 +328,17 @@ class FilesystemDriver:
                 os.unlink(probe)
         self._sign = own
 
-    def _retire(self, paths: Sequence[Path], into: str, before: float, guards: Sequence[Path | None]) -> list[Path]:
+    def _stage(self, paths: Sequence[Path], into: str) -> list[sweeping.Staged | None]:
         with Translated("make", into):
             files.make_directories(into, self.root, self._sign)
-        return sweeping.retire(self.root, paths, guards, into, before, self._numbers)
+        return sweeping.stage(self.root, paths, into, self._numbers)
+
+    def _retire(
+        self, paths: Sequence[Path], into: str, before: float, guards: Sequence[Path | None], staged: Sequence[object]
+    ) -> list[Path]:
+        with Translated("make", into):
+            files.make_directories(into, self.root, self._sign)
+        return sweeping.retire(self.root, paths, guards, staged, into, before, self._numbers)
 
     def _let_go(self) -> None:
         """Some time after the last change: close the directories that are held, so that they are in nobody's way."""

@@ -185,7 +185,18 @@ class MemoryDriver:
     def _touch(self, file: _File) -> None:
         file.modified, file.version = self._clock(), _next_version()
 
-    async def retire(self, files: Sequence[Path], into: Path, before: float, guards: Sequence[Path | None] = ()) -> Sequence[Path]:
+    async def stage(self, files: Sequence[Path], into: Path) -> Sequence[object]:
+        """See :class:`~regd.storage.driver.Driver`."""
+        return [None] * len(files)
+
+    async def retire(
+        self,
+        files: Sequence[Path],
+        into: Path,
+        before: float,
+        guards: Sequence[Path | None] = (),
+        staged: Sequence[object] = (),
+    ) -> Sequence[Path]:
         """See :class:`~regd.storage.driver.Driver`."""
         taken = []
         for path, guard in zip(files, guards or itertools.repeat(None), strict=False):

@@ -23,7 +23,7 @@ class SoakTest(E2ETestCase):
         # It has to have been a soak.
         for what in ("pushes", "pulls", "promises", "lists", "tags deleted", "manifests deleted", "blobs mounted", "pushes by skopeo"):
             self.assertGreater(found.counts[what], 0, f"no {what}\n{said}")
-        self.assertGreater(found.collections.counts["commands"], 3, said)
+        self.assertGreater(found.collections.counts["commands"], 0, said)
         self.assertGreater(found.collections.counts["blobs swept"], 10, said)
 
     def test_without_grace(self) -> None:

@@ -660,6 +660,23 @@ class DriverContract(Base):
         self.assertEqual(sorted([path.rpartition("/")[2] async for path in self.below(Path("trash/1"))]), ["data"] * 3 + ["data.tmp"])
         self.assertEqual(list(await driver.retire([], Path("trash/2"), later)), [])
 
+    async def test_what_is_staged_is_retired(self) -> None:
+        driver = self.driver
+        files = [Path(f"blobs/{number}/data") for number in range(3)]
+        await driver.write(*((path, path.encode()) for path in files))
+        later = (await driver.stat(files[-1])).modified + 1
+        staged = await driver.stage([*files, Path("blobs/9/data")], Path("trash/1"))
+        self.assertEqual(len(staged), 4)
+        # Nothing has happened yet.
+        self.assertEqual([await self.content(path) for path in files], [path.encode() for path in files])
+        self.assertEqual(list(await driver.retire(files[:1], Path("trash/1"), 0, staged=staged[:1])), [])
+        self.assertEqual(list(await driver.retire(files[:2], Path("trash/1"), later, staged=staged[:2])), files[:2])
+        self.assertFalse(await driver.exists(files[0]))
+        self.assertTrue(await driver.prune(Path("blobs/0")))
+        self.assertTrue(await driver.prune(Path("blobs/1")))
+        self.assertEqual(await driver.scan(Path("blobs")), ["2"])
+        self.assertEqual(await self.content(files[2]), files[2].encode())
+
     async def test_what_is_fresh_is_not_retired(self) -> None:
         driver = self.driver
         await driver.write((FILE, b"x"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -97,6 +98,51 @@ class RetireTest(FilesystemCase):
         self.patch(os, "rename", fail)
         with self.assertRaisesRegex(StorageError, f"cannot move .*{DIRECTORY.rpartition('/')[0]} to .*{TRASH}: Permission denied"):
             await self.driver.retire([FILE], TRASH, 200)
+
+    async def test_what_is_staged_is_taken_by_its_name(self) -> None:
+        staged = await self.driver.stage([FILE, OTHER, Path("nowhere/data")], TRASH)
+        self.assertEqual(self.on_disk(FILE).read_bytes(), b"file")
+        self.assertIsNone(staged[2])
+        self.assertEqual(await self.driver.retire([FILE, OTHER, Path("nowhere/data")], TRASH, 200, staged=staged), [FILE, OTHER])
+        self.assertFalse(self.on_disk(FILE).exists())
+        self.assertTrue(await self.driver.prune(Path(FILE.rpartition("/")[0])))
+
+    async def test_what_is_staged_and_fresh_stays(self) -> None:
+        staged = await self.driver.stage([FILE, OTHER], TRASH)
+        os.utime(self.on_disk(FILE))
+        self.assertEqual(await self.driver.retire([FILE, OTHER], TRASH, 200, staged=staged), [OTHER])
+        self.assertEqual(self.on_disk(FILE).read_bytes(), b"file")
+
+    async def test_what_is_staged_and_written_anew_stays(self) -> None:
+        staged = await self.driver.stage([FILE], TRASH)
+        await self.driver.write((FILE, b"anew"))
+        # Whatever its time says.
+        self.age(FILE)
+        self.assertEqual(await self.driver.retire([FILE], TRASH, 200, staged=staged), [])
+        self.assertEqual(self.on_disk(FILE).read_bytes(), b"anew")
+
+    async def test_what_is_staged_and_renewed_at_this_moment_comes_back(self) -> None:
+        staged = await self.driver.stage([FILE, OTHER], TRASH)
+        real = os.unlink
+
+        def unlink(path: str, *, dir_fd: int | None = None) -> None:
+            self.patch(os, "unlink", real)
+            os.utime(self.on_disk(FILE))
+            real(path, dir_fd=dir_fd)
+
+        self.patch(os, "unlink", unlink)
+        self.assertEqual(await self.driver.retire([FILE, OTHER], TRASH, 200, staged=staged), [OTHER])
+        self.assertEqual(self.on_disk(FILE).read_bytes(), b"file")
+
+    async def test_what_cannot_be_linked_to_is_moved(self) -> None:
+        def refusing(*args: Any, **kwargs: Any) -> None:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+        self.patch(os, "link", refusing)
+        staged = await self.driver.stage([FILE], TRASH)
+        self.assertEqual(list(staged), [None])
+        self.assertEqual(await self.driver.retire([FILE], TRASH, 200, staged=staged), [FILE])
+        self.assertFalse(self.on_disk(FILE).parent.exists())
 
     async def test_without_the_storage_nothing_is_made(self) -> None:
         self.on_disk("regd").rmdir()
