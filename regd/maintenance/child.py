@@ -26,7 +26,7 @@ from regd.maintenance import blocking
 from regd.maintenance.chores import Occupied, Order, Work, begin
 from regd.storage.driver import StorageError
 
-__all__ = ["Child", "Observer", "main"]
+__all__ = ["Child", "Observer", "Turns", "main"]
 
 #: How much less of the processors it gets than who serves where there is not enough for all, as in nice(1). Whoever changes something
 #: waits while the gate is closed, so not the least.
@@ -37,6 +37,21 @@ _PATIENCE: Final = 10.0
 
 #: Levels as the configuration calls them.
 _LEVELS: Final = {LogLevel.critical: "error", LogLevel.error: "error", LogLevel.warn: "warn", LogLevel.info: "info"}
+
+
+class Turns:
+    """
+    Has the process sleep, and gives those who serve their turns: as long as it has worked since the last one. A run that nobody waits for
+    takes twice as long for it, and pulls find a processor free more often.
+    """
+
+    def __init__(self) -> None:
+        self._worked = time.process_time()
+
+    async def sleep(self, seconds: float) -> None:
+        """A :data:`~regd.pace.Sleep`."""
+        await blocking.sleep(seconds or time.process_time() - self._worked)
+        self._worked = time.process_time()
 
 
 class Child:
@@ -85,7 +100,7 @@ class Child:
             driver = blocking.filesystem(order.root)
             driver.start()
             try:
-                self._work = begin(order, driver, self, blocking.sleep, time.time)
+                self._work = begin(order, driver, self, Turns().sleep, time.time)
                 if self._stopped:
                     self._work.stop()
                 summary = blocking.run(self._work.run())

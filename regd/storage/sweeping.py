@@ -154,20 +154,20 @@ def retire(
     try:
         trash = os.open(into, _DIRECTORY)
         for path, guard, ready in zip(paths, guards or repeat(None), staged or repeat(None), strict=False):
-            directory, _, name = path.rpartition("/")
-            parent, _, entry = directory.rpartition("/")
+            parent, entry, name = path.rsplit("/", 2)
             if not room and not isinstance(ready, Staged):
                 shelf, room = _shelf(trash, next(numbers)), _SHELF
             try:
                 if parent != above:
                     fd, above = _closed(fd), ""
                     fd, above = os.open(f"{root}/{parent}", _DIRECTORY), parent
-                found = look(f"{entry}/{name}", dir_fd=fd)
+                within = f"{entry}/{name}"
+                found = look(within, dir_fd=fd)
                 if found.st_mtime >= before or (guard is not None and _fresh(f"{root}/{guard}", before)):
                     continue
                 if isinstance(ready, Staged):
                     # Another file by now has been written since.
-                    if found.st_ino == ready.inode and _take(f"{entry}/{name}", fd, ready.name, trash, before):
+                    if found.st_ino == ready.inode and _take(within, fd, ready.name, trash, before):
                         taken.append(path)
                     continue
                 moved = f"{shelf}/{next(numbers)}"

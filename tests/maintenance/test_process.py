@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -24,7 +25,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from regd.maintenance import child as child_module
-from regd.maintenance.child import Child, Observer
+from regd.maintenance.child import Child, Observer, Turns
 from regd.maintenance.chores import CutShort, Occupied, Order, begin, order
 from regd.maintenance.process import LONGEST_LINE, PATIENCE, Here, InProcess
 from regd.maintenance.purge import PurgeOrders
@@ -295,6 +296,19 @@ class ChildTests(SynchronousTestCase):
         self.assertTrue(self.child._stopped)
         sleep.assert_called_once()
         ending.assert_called_once_with(1)
+
+
+class TurnsTests(SynchronousTestCase):
+    def test_it_rests_as_long_as_it_has_worked(self) -> None:
+        worked, slept = 1.0, list[float]()
+        self.patch(time, "process_time", lambda: worked)
+        self.patch(time, "sleep", slept.append)
+        turns = Turns()
+        worked += 0.25
+        self.successResultOf(Deferred.fromCoroutine(turns.sleep(0)))
+        self.successResultOf(Deferred.fromCoroutine(turns.sleep(0)))
+        self.successResultOf(Deferred.fromCoroutine(turns.sleep(2)))
+        self.assertEqual(slept, [0.25, 2])
 
 
 class RealTests(TestCase):

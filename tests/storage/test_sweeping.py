@@ -100,10 +100,10 @@ class RetireTest(FilesystemCase):
             await self.driver.retire([FILE], TRASH, 200)
 
     async def test_what_is_staged_is_taken_by_its_name(self) -> None:
-        staged = await self.driver.stage([FILE, OTHER, Path("nowhere/data")], TRASH)
+        staged = await self.driver.stage([FILE, OTHER, Path("some/where/data")], TRASH)
         self.assertEqual(self.on_disk(FILE).read_bytes(), b"file")
         self.assertIsNone(staged[2])
-        self.assertEqual(await self.driver.retire([FILE, OTHER, Path("nowhere/data")], TRASH, 200, staged=staged), [FILE, OTHER])
+        self.assertEqual(await self.driver.retire([FILE, OTHER, Path("some/where/data")], TRASH, 200, staged=staged), [FILE, OTHER])
         self.assertFalse(self.on_disk(FILE).exists())
         self.assertTrue(await self.driver.prune(Path(FILE.rpartition("/")[0])))
 
