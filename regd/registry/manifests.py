@@ -216,6 +216,7 @@ class Manifests:
         target = await self.resolve(name, digest)
         if target is None:
             raise _unknown(digest)
+        begun = False
         # Tags first: should this be cut short, no tag points to nothing, and the client can ask again.
         async for tag in self._tags(name):
             if await self._links.read(layout.tag_link(name, tag)) == target:
@@ -223,15 +224,17 @@ class Manifests:
                 async with self._gate.change():
                     # Whoever waited may find that it means something else now.
                     if await self._links.read(layout.tag_link(name, tag)) == target:
-                        await self._drop_tag(name, tag)
+                        begun = await self._drop_tag(name, tag) or begun
         subject = await self._subject(target)
         async with self._gate.change():
             if subject is not None:
                 await self._drop(layout.referrer(name, subject, target))
             # Without a link of its own it stands in registry:2.1's place; registry:2 leaves the directory when it deletes the link.
             own = await self._links.read(layout.revision_link(name, digest), digest)
-            if not await self._drop(layout.layer(name, digest) if own is None else layout.revision(name, digest)):
-                raise _unknown(digest)
+            gone = await self._drop(layout.layer(name, digest) if own is None else layout.revision(name, digest))
+        # Once its tags are gone a collection may take the rest, too.
+        if not (gone or begun):
+            raise _unknown(digest)
 
     async def untag(self, name: RepositoryName, tag: Tag) -> None:
         """

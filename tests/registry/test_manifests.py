@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from regd.errors import DigestInvalid, ManifestBlobUnknown, ManifestInvalid, ManifestTooLarge, ManifestUnknown
 from regd.manifest import DOCKER_IMAGE, DOCKER_LIST, FOREIGN_LAYERS, OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX, Platform
-from regd.names import Digest, Tag
+from regd.names import Digest, RepositoryName, Tag
 from regd.registry.by_digest import ByDigest
 from regd.registry.manifests import _CACHE_OVERHEAD, LIMIT, StoredManifest, _weight
 from regd.storage import layout
@@ -404,6 +405,20 @@ class ManifestsSuite(RegistrySuite):
         await self.driver.write((layout.tag_link(REPOSITORY, LATEST), b""))
         await self.registry.manifests.untag(REPOSITORY, LATEST)
         self.assertFalse(await self.driver.exists(layout.tag(REPOSITORY, LATEST)))
+
+    async def test_what_a_collection_takes_while_it_is_deleted_is_deleted(self) -> None:
+        """Between its last tag and itself: nothing holds it any more."""
+        digest = await self.push_image(REPOSITORY, "v1")
+        drop_tag = self.registry.manifests._drop_tag
+
+        async def and_the_rest(repository: RepositoryName, tag: Tag) -> bool:
+            dropped = await drop_tag(repository, tag)
+            await self.driver.delete(layout.revision(repository, digest))
+            return dropped
+
+        with patch.object(self.registry.manifests, "_drop_tag", and_the_rest):
+            await self.registry.manifests.delete(REPOSITORY, digest)
+        await self.refused(ManifestUnknown, self.registry.manifests.delete(REPOSITORY, digest))
 
     async def test_deletes_at_once(self) -> None:
         digest = await self.push_image(REPOSITORY, "latest", LAYER)
