@@ -18,6 +18,7 @@ from regd.config.values import Parser, Place, boolean, checked, duration, from_t
 
 __all__ = [
     "DEFAULT_ADDRESS",
+    "bounded",
     "cache_kind",
     "debug_address",
     "deprecated",
@@ -162,6 +163,18 @@ def thread_count() -> Parser[int]:
         return max(found, _FEWEST_THREADS)
 
     return Parser(read, number.show, number.inner)
+
+
+def bounded(least: int, most: int) -> Parser[int]:
+    """A whole number in a range."""
+
+    def check(found: int) -> int:
+        if not least <= found <= most:
+            msg = f"a whole number from {least} to {most}"
+            raise ValueError(msg)
+        return found
+
+    return checked(integer(), check, str)
 
 
 def worker_count() -> Parser[int | None]:

@@ -13,6 +13,8 @@ from regd.config.addresses import TCPAddress, UnixAddress, parse_unix_address
 from regd.config.error import shown
 from regd.config.foreign import FOREIGN
 from regd.config.model import GarbageCollect, Network, Platform, UploadPurging
+from regd.config.proxying import Limits, Route
+from regd.config.routes import routes, size
 from regd.config.schema import Key, Row, build
 from regd.config.values import Parser, boolean, choice, duration, from_text, integer, list_of, record, text
 from regd.config.window import Window, parse_window
@@ -79,6 +81,10 @@ HEADERS: Key[Mapping[str, tuple[str, ...]]] = Key("http.headers", checks.header_
 DRAINTIMEOUT = Key("http.draintimeout", duration(), 0.0)
 WORKERS: Key[int | None] = Key("http.workers", checks.worker_count(), None)
 DEBUG_ADDR: Key[TCPAddress | None] = Key("http.debug.addr", from_text(checks.debug_address, lambda addr: str(addr or "none")), None)
+#: What is there already, but not its end, counts too; so an upper limit on the limit keeps promise P1.
+LIMITS_LINE = Key("http.limits.line", size(1024, 64 * 1024), Limits().line)
+LIMITS_HEADER = Key("http.limits.header", size(1024, 64 * 1024), Limits().header)
+LIMITS_FIELDS = Key("http.limits.fields", checks.bounded(10, 1000), Limits().fields)
 HTTP2_DISABLED = Key("http.http2.disabled", checks.http2_disabled(), default=True)
 
 CATALOG_MAXENTRIES = Key("catalog.maxentries", checks.page_size(default=1000), 1000)
@@ -96,6 +102,7 @@ INDEX_PLATFORMLIST: Key[tuple[Platform, ...]] = Key(
 )
 
 TRUSTED: Key[tuple[Network, ...]] = Key("reverseproxy.trusted", list_of(from_text(checks.network), "10.0.0.0/8"), ())
+ROUTES: Key[tuple[Route, ...]] = Key("reverseproxy.routes", routes(), ())
 
 #: Every one of them. ``Any``: they are of many types.
 OBEYED: tuple[Key[Any], ...] = (
@@ -136,6 +143,9 @@ OBEYED: tuple[Key[Any], ...] = (
     DRAINTIMEOUT,
     WORKERS,
     DEBUG_ADDR,
+    LIMITS_LINE,
+    LIMITS_HEADER,
+    LIMITS_FIELDS,
     HTTP2_DISABLED,
     CATALOG_MAXENTRIES,
     TAGS_MAXTAGS,
@@ -146,6 +156,7 @@ OBEYED: tuple[Key[Any], ...] = (
     INDEX_PLATFORMS,
     INDEX_PLATFORMLIST,
     TRUSTED,
+    ROUTES,
 )
 #: Those that leave nothing to do. They are read all the same: their values have to be right, and may be worth a warning.
 ACCEPTED: tuple[Key[Any], ...] = (INMEMORY, REDIRECT_DISABLE, CACHE_DESCRIPTOR, CACHE_LAYERINFO, CACHE_SIZE, HTTP2_DISABLED)

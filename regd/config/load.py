@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from regd.config import keys
 from regd.config.document import MapNode, Node, is_null, parse_document
 from regd.config.environment import CONFIGURATION_PATH, override
-from regd.config.error import ConfigError, one_line
+from regd.config.error import ConfigError, one_line, shown
 from regd.config.model import (
     HTTP,
     AccessLog,
@@ -25,6 +25,7 @@ from regd.config.model import (
     Log,
     Maintenance,
     ManifestValidation,
+    NoStorage,
     ReadOnly,
     ReverseProxy,
     Storage,
@@ -33,6 +34,7 @@ from regd.config.model import (
     URLRules,
     Validation,
 )
+from regd.config.proxying import Limits
 from regd.config.schema import Key, Refused, as_section
 from regd.config.survey import survey
 from regd.config.values import Place
@@ -170,7 +172,7 @@ def _config(reading: _Reading) -> Config:
         catalog=Catalog(get(keys.CATALOG_MAXENTRIES)),
         tags=Tags(get(keys.TAGS_MAXTAGS)),
         validation=_validation(reading),
-        reverseproxy=ReverseProxy(get(keys.TRUSTED)),
+        reverseproxy=_reverseproxy(reading),
     )
 
 
@@ -185,7 +187,7 @@ def _log(reading: _Reading) -> Log:
     )
 
 
-def _driver(reading: _Reading) -> FilesystemStorage | InMemoryStorage:
+def _driver(reading: _Reading) -> FilesystemStorage | InMemoryStorage | NoStorage:
     """The one driver that is named. As in registry:2, the name is enough: ``inmemory:`` without a value chooses it."""
     section = reading.node("storage")
     entries = section.entries if isinstance(section, MapNode) else {}
@@ -196,6 +198,8 @@ def _driver(reading: _Reading) -> FilesystemStorage | InMemoryStorage:
         found = " and ".join(f"{name} ({entries[name].origin})" for name in named)
         allowed = "exactly one driver; REGISTRY_STORAGE='{inmemory: {}}' would replace the whole section of the file"
         reading.errors.append(ConfigError(f"storage: found {found}, allowed: {allowed}"))
+    elif section is None and reading.given(keys.ROUTES):
+        return NoStorage()
     # A refused driver, or a section that is no map, has been reported already.
     elif not named and not refused and (section is None or isinstance(section, MapNode)):
         reading.errors.append(ConfigError(f"storage: found no driver, allowed: one of {', '.join(_DRIVERS)}"))
@@ -257,7 +261,21 @@ def _http(reading: _Reading) -> HTTP:
         draintimeout=get(keys.DRAINTIMEOUT),
         workers=get(keys.WORKERS),
         debug=Debug(get(keys.DEBUG_ADDR)),
+        limits=Limits(get(keys.LIMITS_LINE), get(keys.LIMITS_HEADER), get(keys.LIMITS_FIELDS)),
     )
+
+
+def _reverseproxy(reading: _Reading) -> ReverseProxy:
+    found = ReverseProxy(reading.get(keys.TRUSTED), reading.get(keys.ROUTES))
+    own = f"{reading.get(keys.PREFIX)}v2/"
+    if reading.node("storage") is not None:
+        for index, route in enumerate(found.routes):
+            # Own storage comes first, so nothing would ever go this way; and who wrote it believes that it does.
+            if not route.host and route.path.startswith(own):
+                path = f"{keys.ROUTES.path}[{index}].path"
+                allowed = f"a path that is not below {own}, which the storage of this registry answers; or a host beside it; or no storage"
+                reading.errors.append(ConfigError(f"{path}: found {shown(route.path)}, allowed: {allowed}"))
+    return found
 
 
 def _validation(reading: _Reading) -> Validation:

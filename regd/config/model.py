@@ -12,6 +12,7 @@ from typing import Literal
 
 from regd.config.addresses import TCPAddress, UnixAddress
 from regd.config.patterns import Pattern
+from regd.config.proxying import Limits, Route
 from regd.config.window import Window
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Maintenance",
     "ManifestValidation",
     "Network",
+    "NoStorage",
     "Platform",
     "ReadOnly",
     "ReverseProxy",
@@ -74,6 +76,11 @@ class FilesystemStorage:
 @dataclass(frozen=True)
 class InMemoryStorage:
     """``storage.inmemory``: everything is gone when the process ends."""
+
+
+@dataclass(frozen=True)
+class NoStorage:
+    """No ``storage`` at all: regd is a proxy only."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ class Maintenance:
 class Storage:
     """``storage``: where the bytes are, and what may be done to them."""
 
-    driver: FilesystemStorage | InMemoryStorage
+    driver: FilesystemStorage | InMemoryStorage | NoStorage
     delete: Delete
     maintenance: Maintenance
 
@@ -175,6 +182,7 @@ class HTTP:
     draintimeout: float
     workers: int | None
     debug: Debug
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -260,9 +268,14 @@ class Validation:
 
 @dataclass(frozen=True)
 class ReverseProxy:
-    """``reverseproxy``: the peers whose ``Forwarded`` and ``X-Forwarded-*`` headers are believed."""
+    """``reverseproxy``.
+
+    :ivar trusted: the peers whose ``Forwarded`` and ``X-Forwarded-*`` headers are believed.
+    :ivar routes: the first that matches a request says where it goes.
+    """
 
     trusted: tuple[Network, ...] = ()
+    routes: tuple[Route, ...] = ()
 
     def trusts(self, peer: str) -> bool:
         """Say whether a peer is one of the trusted proxies.

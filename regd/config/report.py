@@ -9,7 +9,7 @@ from typing import Any
 from regd.config import keys
 from regd.config.error import ConfigError
 from regd.config.load import default_path, load
-from regd.config.model import Config, FilesystemStorage
+from regd.config.model import Config, FilesystemStorage, NoStorage
 
 __all__ = ["Report", "check", "summary"]
 
@@ -56,8 +56,10 @@ def _value(config: Config, path: str) -> tuple[bool, Any]:
     """Follow a key's path through the configuration, whose names are those of the file.
 
     :returns: whether there is such a value, and the value. Keys with nothing to obey have none, and neither have those of a driver
-        that is not chosen. ``Any``: keys are of many types.
+        that is not chosen, or all of ``storage`` for a proxy only. ``Any``: keys are of many types.
     """
+    if isinstance(config.storage.driver, NoStorage) and path.startswith("storage."):
+        return False, None
     chosen = "filesystem" if isinstance(config.storage.driver, FilesystemStorage) else "inmemory"
     value: Any = config
     for name in path.split("."):

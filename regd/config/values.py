@@ -16,7 +16,21 @@ from regd.config.document import ListNode, MapNode, Node, Scalar, is_null
 from regd.config.durations import DurationError, format_duration, parse_duration
 from regd.config.error import ConfigError, shown
 
-__all__ = ["Inner", "Parser", "Place", "boolean", "choice", "duration", "from_text", "integer", "list_of", "mapping_of", "record", "text"]
+__all__ = [
+    "Inner",
+    "Parser",
+    "Place",
+    "boolean",
+    "choice",
+    "duration",
+    "from_text",
+    "integer",
+    "list_of",
+    "mapping_of",
+    "read_part",
+    "record",
+    "text",
+]
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -220,7 +234,7 @@ def list_of(item: Parser[T], example: str, *, takes_null: bool = False) -> Parse
             return ()
         if not isinstance(place.node, ListNode):
             raise place.refuse(f"a list, such as [{example}]")
-        return tuple(_read_part(item, place.below(f"[{index}]", node)) for index, node in enumerate(place.node.items))
+        return tuple(read_part(item, place.below(f"[{index}]", node)) for index, node in enumerate(place.node.items))
 
     def show(values: tuple[T, ...]) -> str:
         return f"[{', '.join(item.show(value) for value in values)}]"
@@ -237,7 +251,7 @@ def mapping_of(item: Parser[T], example: str, *, joiner: str) -> Parser[Mapping[
     def read(place: Place) -> Mapping[str, T]:
         if not isinstance(place.node, MapNode):
             raise place.refuse(f"a map, such as {{{example}}}")
-        return MappingProxyType({name: _read_part(item, place.below(f".{name}", node)) for name, node in place.node.entries.items()})
+        return MappingProxyType({name: read_part(item, place.below(f".{name}", node)) for name, node in place.node.entries.items()})
 
     def show(values: Mapping[str, T]) -> str:
         return f"{{{', '.join(f'{name}: {item.show(value)}' for name, value in values.items())}}}"
@@ -256,7 +270,7 @@ def record(make: Callable[..., T], **parts: Parser[Any]) -> Parser[T]:
         node = place.node
         if not isinstance(node, MapNode) or set(node.entries) != set(parts):
             raise place.refuse(f"a map with {' and '.join(parts)}, and nothing else")
-        return make(**{name: _read_part(part, place.below(f".{name}", node.entries[name])) for name, part in parts.items()})
+        return make(**{name: read_part(part, place.below(f".{name}", node.entries[name])) for name, part in parts.items()})
 
     def show(value: T) -> str:
         return f"{{{', '.join(f'{name}: {part.show(getattr(value, name))}' for name, part in parts.items())}}}"
@@ -281,7 +295,7 @@ def checked(parser: Parser[T], check: Callable[[T], V], show: Callable[[V], str]
     return Parser(read, show, parser.inner)
 
 
-def _read_part(parser: Parser[T], place: Place) -> T:
+def read_part(parser: Parser[T], place: Place) -> T:
     """Read an item of a collection, where nothing is not allowed to stand."""
     if is_null(place.node) and not parser.takes_null:
         raise place.refuse("a value")

@@ -17,8 +17,9 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-from regd.web.framing import Framing
-from regd.web.transport import Lease, lend, take_back
+from regd.web.framing import FixedLength, Framing
+from regd.web.relay import Relay
+from regd.web.transport import Lease, lend, relay, take_back
 
 __all__ = ["BodyAborted", "BodyTooLarge", "Pausable", "RequestBody", "collect"]
 
@@ -96,6 +97,7 @@ class RequestBody:
         self._framing: Framing | None = None
         self._returned: Callable[[], None] = lambda: None
         self._lent: SocketSource | None = None
+        self._relay: Relay | None = None
 
     # The handler's side.
 
@@ -147,9 +149,7 @@ class RequestBody:
         follow have come already, or nobody wants them, or the transport cannot.
         """
         framing = self._framing
-        if framing is None or framing.ended or framing.malformed is not None or self._lent is not None:
-            return None
-        if self._held or self._paused or self._discarding or self._done is None:
+        if framing is None or framing.ended or framing.malformed is not None or not self._may_part():
             return None
         lease = lend(self._source)
         if lease is not None:
@@ -165,6 +165,55 @@ class RequestBody:
         # Also when all of it has come: so that a client that leaves before it is answered is noticed.
         self._source.resumeProducing()
 
+    def relay_to(self, sink: object, progress: Callable[[], None]) -> int:
+        """
+        Let the kernel move the rest of a body whose length is known, from where this body stands, to another transport; what has been
+        delivered has to have been written there. The Deferred of :meth:`startProducing` fires when all of it has been taken, and fails with
+        :class:`BodyAborted` when the sink takes no more.
+
+        :param sink: a transport.
+        :param progress: called whenever something has moved.
+        :returns: how many bytes that will be; 0 where that is not possible, or not worthwhile, and this body goes on to be delivered.
+        """
+        framing = self._framing
+        if not isinstance(framing, FixedLength) or not self._may_part():
+            return 0
+        length = framing.left
+        self._relay = relay(self._source, sink, length, progress, self._relayed)
+        return length if self._relay is not None else 0
+
+    @property
+    def relay(self) -> Relay | None:
+        """What moves the rest of this body, if somebody does."""
+        return self._relay
+
+    def _may_part(self) -> bool:
+        """Whether somebody else may read the socket from here on."""
+        if self._lent is not None or self._relay is not None or self._held:
+            return False
+        return not (self._paused or self._discarding or self._done is None)
+
+    def _relayed(self, complete: bool) -> None:
+        moved = self._end_relay()
+        if not complete:
+            self._finish(Failure(BodyAborted("nobody takes the rest of it")))
+        if moved:
+            self._returned()
+        self._source.resumeProducing()
+
+    def _end_relay(self) -> int:
+        """
+        :returns: how many bytes have been moved.
+        """
+        relaying, self._relay = self._relay, None
+        if relaying is None:
+            return 0
+        relaying.stop()
+        self.received += relaying.received
+        assert isinstance(self._framing, FixedLength)
+        self._framing.skip(relaying.received)
+        return relaying.received
+
     # The channel's side.
 
     def may_lend(self, framing: Framing, returned: Callable[[], None]) -> None:
@@ -178,7 +227,9 @@ class RequestBody:
     @property
     def paused(self) -> bool:
         """Whether the event loop does not read the socket, because this body's consumer is behind or reads it by itself."""
-        return self._lent is not None or (not self._discarding and not self.ended and (self._paused or not self.started))
+        if self._lent is not None or self._relay is not None:
+            return True
+        return not self._discarding and not self.ended and (self._paused or not self.started)
 
     def feed(self, data: bytes) -> None:
         """Bytes from the socket. They may also come while paused: one read was under way."""
@@ -214,6 +265,8 @@ class RequestBody:
         self._held.clear()
         if self._lent is not None:
             self._lent.lease.stop()
+        if self._relay is not None and self._end_relay():
+            self._returned()
         if not self.ended:
             self._source.resumeProducing()
 

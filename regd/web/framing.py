@@ -54,6 +54,16 @@ class FixedLength:
         self.rest = b""
         self._left = length
 
+    @property
+    def left(self) -> int:
+        """Bytes that are still to come."""
+        return self._left
+
+    def skip(self, count: int) -> None:
+        """Somebody else has read so many bytes of the content."""
+        self._left -= count
+        self.ended = not self._left
+
     def wanted(self, room: int) -> int:
         """See :class:`Framing`."""
         return min(room, self._left)

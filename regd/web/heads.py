@@ -37,13 +37,23 @@ class Heads:
     """
     Reads the heads of the requests of one connection. A client says the same in each, nearly always, but for the first line, so the fields
     of the last one are remembered by their bytes.
+
+    :param longest: the longest head that is taken, in bytes, where that is less than usual.
+    :param most: the most fields, likewise.
     """
 
-    __slots__ = ("_block", "_fields")
+    __slots__ = ("_block", "_fields", "_longest", "_most")
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = _LONGEST, most: int = _MOST) -> None:
+        self._longest = min(longest, _LONGEST)
+        self._most = min(most, _MOST)
         self._block = b""
         self._fields: Fields = {}
+
+    @property
+    def block(self) -> bytes:
+        """The field lines of the last head, as they came, without the line break after the last."""
+        return self._block
 
     def take(self, data: bytes) -> tuple[bytes, bytes, Fields, int] | None:
         """
@@ -57,24 +67,24 @@ class Heads:
             return None
         begin = line.end()
         # From the end of the line on, since there may be no fields.
-        end = data.find(b"\r\n\r\n", begin - 2, _LONGEST)
+        end = data.find(b"\r\n\r\n", begin - 2, self._longest)
         if end < 0:
             return None
         block = data[begin:end]
         if block != self._block:
-            fields = _parse(block)
+            fields = _parse(block, self._most)
             if fields is None:
                 return None
             self._block, self._fields = block, fields
         return line[1], line[2], self._fields.copy(), end + 4
 
 
-def _parse(block: bytes) -> Fields | None:
+def _parse(block: bytes, most: int) -> Fields | None:
     if not block:
         return {}
     lines = block.split(b"\r\n")
     # A carriage return or line feed by itself, or NUL, may not be in a value (RFC 9110, section 5.5).
-    if len(lines) > _MOST or not len(lines) - 1 == block.count(b"\r") == block.count(b"\n") or b"\0" in block:
+    if len(lines) > most or not len(lines) - 1 == block.count(b"\r") == block.count(b"\n") or b"\0" in block:
         return None
     fields: Fields = {}
     for line in lines:
@@ -86,6 +96,8 @@ def _parse(block: bytes) -> Fields | None:
         if canonical == b"Connection" and value != b"keep-alive":
             return None
         fields.setdefault(canonical, []).append(value)
+    if len(fields.get(b"Host", ())) > 1:
+        return None
     return fields
 
 

@@ -55,6 +55,7 @@ class PlainChannel(HTTPChannel):
             data = data[end:]
             request = self.requestFactory(self)
             request.requestHeaders._rawHeaders = fields
+            request.field_lines = self._heads.block
             self.requests.append(request)
             request.gotLength(0)
             self._handlingRequest = self._at_once = True

@@ -19,6 +19,9 @@ class PreparedRequest(Request):
     channel: Any
     transport: Any
 
+    #: The header fields as they came, one a line, without the line break after the last.
+    field_lines = b""
+
     defaultContentType = None  # noqa: N815 - Twisted's name
 
     #: The head of the answer, until it is sent with the first write.

@@ -22,7 +22,6 @@ time to read it (RFC 9112, section 9.6).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from typing import Any, AnyStr, Final
@@ -36,12 +35,12 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from regd.errors import BadRequest, RegistryError, Unknown
+from regd.errors import Unknown
 from regd.web.body import RequestBody
 from regd.web.chunked import Chunked
 from regd.web.framing import BodyDecoder, FixedLength
-from regd.web.plain import PlainChannel
 from regd.web.prepared import PreparedRequest
+from regd.web.strict import HeadLimits, StrictChannel, envelope_bytes
 
 __all__ = ["DRAIN_LIMIT", "StreamingChannel", "StreamingRequest", "StreamingSite"]
 
@@ -68,10 +67,6 @@ def _arguments(query: bytes) -> dict[bytes, list[bytes]]:
     """The parameters of a query, percent-decoded. ``parse_qs`` itself refuses bytes that are not ASCII, so it is given characters."""
     found = parse_qs(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
     return {name.encode("latin-1"): [value.encode("latin-1") for value in values] for name, values in found.items()}
-
-
-def _envelope(error: RegistryError) -> bytes:
-    return json.dumps(error.envelope()).encode() + b"\n"
 
 
 class StreamingRequest(PreparedRequest):
@@ -164,7 +159,7 @@ class StreamingRequest(PreparedRequest):
             self.loseConnection()
             return
         self.unprepare()
-        body = _envelope(Unknown())
+        body = envelope_bytes(Unknown())
         self.setResponseCode(500)
         self.setHeader("Content-Type", "application/json")
         self.setHeader("Content-Length", str(len(body)))
@@ -204,7 +199,7 @@ class StreamingRequest(PreparedRequest):
             self.channel.send_continue()
 
 
-class StreamingChannel(PlainChannel):
+class StreamingChannel(StrictChannel):
     """One connection, speaking HTTP/1.1."""
 
     # Names without a type in Twisted, or with one that says less than is so here.
@@ -224,8 +219,6 @@ class StreamingChannel(PlainChannel):
     _lingering: IDelayedCall | None = None
     #: Whether the daemon is about to stop: this connection takes no further request.
     _closing = False
-    #: Whether what came was not HTTP; nothing that comes after it can be.
-    _refused = False
     #: Whether anything has come.
     _spoken = False
 
@@ -233,6 +226,7 @@ class StreamingChannel(PlainChannel):
         """A client has connected."""
         super().connectionMade()
         self._host, self._peer = self.transport.getHost(), self.transport.getPeer()
+        self.limit(self.factory.limits)
         self.factory.open.add(self)
 
     def getHost(self) -> IAddress:  # noqa: N802 - Twisted's name
@@ -268,13 +262,13 @@ class StreamingChannel(PlainChannel):
                 # docker, podman and skopeo try TLS first where plain HTTP is allowed. Waiting for a line that never ends would cost each
                 # command their time-out for handshakes, ten seconds.
                 self._respondToBadRequestAndDisconnect()
-        if self._refused:
-            return
         super().dataReceived(data)
 
     def allHeadersReceived(self) -> None:  # noqa: N802 - Twisted's name
         """Hand the request over now, where there is a body to wait for."""
         request = self.requests[-1]
+        if not self.take_fields(request):
+            return
         self.persistent = self.checkPersistence(request, self._version) and not self._closing
         if self._closing:
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
@@ -350,36 +344,6 @@ class StreamingChannel(PlainChannel):
             return
         super().timeoutConnection()
 
-    def headerReceived(self, line: bytes) -> bool:  # noqa: N802 - Twisted's name
-        """A header field has come."""
-        try:
-            return bool(super().headerReceived(line))
-        except ValueError:
-            # A Content-Length of more digits than Python makes a number of.
-            self._respondToBadRequestAndDisconnect()
-            return False
-
-    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802 - Twisted's name
-        """A request line or field is too long. Stock would close without a word."""
-        self._respondToBadRequestAndDisconnect()
-
-    def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802 - Twisted's name
-        """What came is not HTTP."""
-        if self._refused:
-            return
-        self._refused = True
-        if self.requests and self.requests[0].startedWriting:
-            # The body of a request that is being answered: a second answer would come out in the midst of the first.
-            self.loseConnection()
-            return
-        body = _envelope(BadRequest())
-        self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nDocker-Distribution-Api-Version: registry/2.0\r\n"
-            b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-        )
-        self.loseConnection()
-
-
 class StreamingSite(Site):
     """
     The factory of the channels.
@@ -401,6 +365,8 @@ class StreamingSite(Site):
         super().__init__(resource, requestFactory=StreamingRequest, timeout=IDLE_TIMEOUT, reactor=reactor)
         self._log_access = log_access
         self.open: set[StreamingChannel] = set()
+        #: For the connections that are made from now on.
+        self.limits = HeadLimits()
         #: Called when a connection is over.
         self.on_close: Callable[[], None] = lambda: None
         self._drained: Deferred[None] | None = None

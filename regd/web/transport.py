@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from errno import EAGAIN, EINTR, ENOBUFS
 from typing import Any, Final
@@ -24,7 +24,21 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 
-__all__ = ["SEND_AT_ONCE", "Lease", "SendingPort", "SendingUnixPort", "adopt", "hold", "lend", "send_file", "take_back"]
+from regd.web.relay import WORTHWHILE, Relay
+
+__all__ = [
+    "SEND_AT_ONCE",
+    "Lease",
+    "SendingPort",
+    "SendingTransport",
+    "SendingUnixPort",
+    "adopt",
+    "hold",
+    "lend",
+    "relay",
+    "send_file",
+    "take_back",
+]
 
 #: The most that all connections together hand to the kernel in one turn of the event loop, in bytes, where their clients read fast: some
 #: two milliseconds. One connection by itself hands over as much at once, which costs a tenth less than a quarter of it does.
@@ -100,8 +114,8 @@ class _Sending:
     done: Deferred[None]
 
 
-class _SendsFiles:
-    """Mixed into Twisted's server transports, whose untyped state it works with; so ``self`` is Any, and mypy cannot know ``super()``."""
+class SendingTransport:
+    """Mixed into Twisted's stream transports, whose untyped state it works with; so ``self`` is Any, and mypy cannot know ``super()``."""
 
     #: What is read at once, in bytes. Twisted's 64 KiB are full at each read of an upload, and each read costs the event loop a turn.
     bufferSize = 192 * 1024  # noqa: N815 - Twisted's name
@@ -111,6 +125,30 @@ class _SendsFiles:
     _held = False
     _sending: _Sending | None = None
     _lease: Lease | None = None
+    #: What reads this socket, and what writes to it, instead of the protocol.
+    _reader: Relay | None = None
+    _writer: Relay | None = None
+
+    @property
+    def unsent(self: Any) -> bool:
+        """Whether something that was written waits for room in the socket."""
+        return bool(self.dataBuffer or self._tempDataBuffer)
+
+    def write_failed(self) -> bool:
+        """
+        The other end takes nothing any more.
+
+        :returns: whether the connection lives on, because it may have said something before.
+        """
+        return False
+
+    def relayed_from(self, reader: Relay | None) -> None:
+        """Somebody else reads this socket, or nobody else any more."""
+        self._reader = reader
+
+    def relayed_to(self, writer: Relay | None) -> None:
+        """Somebody else writes to this socket, or nobody else any more."""
+        self._writer = writer
 
     def lend(self: Any) -> Lease | None:
         """
@@ -118,7 +156,7 @@ class _SendsFiles:
 
         :returns: ``None`` where that is not possible: the connection is ending, or no descriptor is left.
         """
-        if self._lease is not None or self.disconnected or self.disconnecting:
+        if self._lease is not None or self._reader is not None or self.disconnected or self.disconnecting:
             return None
         try:
             self._lease = Lease(self.socket)
@@ -139,6 +177,8 @@ class _SendsFiles:
 
     def doRead(self: Any) -> Any:  # noqa: N802 - Twisted's name
         """There is something to read; unless that was so only before the socket was lent, in the same turn of the loop."""
+        if self._reader is not None:
+            return self._reader.fill()
         return super().doRead() if self._lease is None else None  # type: ignore[misc]
 
     def write(self: Any, data: bytes) -> None:
@@ -155,6 +195,7 @@ class _SendsFiles:
             self.connected
             and not (self.dataBuffer or self._tempDataBuffer or self.disconnecting or self._writeDisconnecting or self._aborting)
             and self._sending is None
+            and self._writer is None
         ):
             try:
                 sent = self.socket.send(data)
@@ -184,7 +225,7 @@ class _SendsFiles:
         assert self._sending is None, "one file at a time"
         done: Deferred[None] = Deferred()
         self._sending = _Sending(fd, offset, length, offset, done)
-        _SendsFiles._senders += 1
+        SendingTransport._senders += 1
         # The socket has room, mostly, for what came before is sent; asking the reactor would cost it a turn. If the connection is lost, the
         # reactor finds that out as well, and is the one who knows what is to be done then.
         if self.doWrite() is not None:
@@ -207,6 +248,8 @@ class _SendsFiles:
     def doWrite(self: Any) -> Any:  # noqa: N802 - Twisted's name
         """The socket has room."""
         sending = self._sending
+        if self._writer is not None and not self.unsent:
+            return self._writer.drain()
         if sending is None:
             return super().doWrite()  # type: ignore[misc]
         if self.dataBuffer or self._tempDataBuffer:
@@ -222,7 +265,7 @@ class _SendsFiles:
             ahead = min(READ_AHEAD, end - sending.announced)
             os.posix_fadvise(sending.fd, sending.announced, ahead, os.POSIX_FADV_WILLNEED)
             sending.announced += ahead
-        share = max(SEND_AT_ONCE // _SendsFiles._senders, _SEND_AT_LEAST)
+        share = max(SEND_AT_ONCE // SendingTransport._senders, _SEND_AT_LEAST)
         try:
             sent = os.sendfile(self.fileno(), sending.fd, sending.offset, min(sending.left, share))
         except OSError as error:
@@ -239,7 +282,7 @@ class _SendsFiles:
             self.startWriting()
             return None
         self._sending = None
-        _SendsFiles._senders -= 1
+        SendingTransport._senders -= 1
         if not self.disconnecting:
             self.stopWriting()
         sending.done.callback(None)
@@ -251,13 +294,16 @@ class _SendsFiles:
         if self._lease is not None:
             # An orderly close has shut the connection down; the reset of an abort goes out when the thread's descriptor is closed, too.
             self._lease.stop()
+        for relaying in (self._reader, self._writer):
+            if relaying is not None:
+                relaying.lost()
         super().connectionLost(reason)  # type: ignore[misc]
         if sending is not None:
-            _SendsFiles._senders -= 1
+            SendingTransport._senders -= 1
             sending.done.errback(reason)
 
 
-class _SendingServer(_SendsFiles, tcp.Server):
+class _SendingServer(SendingTransport, tcp.Server):
     """An accepted TCP connection."""
 
 
@@ -267,7 +313,7 @@ class SendingPort(tcp.Port):
     transport = _SendingServer
 
 
-class _SendingUnixServer(_SendsFiles, unix.Server):
+class _SendingUnixServer(SendingTransport, unix.Server):
     """An accepted connection of a Unix socket."""
 
 
@@ -306,22 +352,50 @@ def adopt(connection: socket.socket, factory: Any, reactor: Any) -> None:
 
 
 def send_file(transport: object, fd: int, offset: int, length: int) -> Deferred[None] | None:
-    """As :meth:`_SendsFiles.send_file`, or ``None`` where this transport cannot (TLS, tests)."""
-    return transport.send_file(fd, offset, length) if isinstance(transport, _SendsFiles) else None
+    """As :meth:`SendingTransport.send_file`, or ``None`` where this transport cannot (TLS, tests)."""
+    return transport.send_file(fd, offset, length) if isinstance(transport, SendingTransport) else None
+
+
+def relay(
+    source: object, sink: object, length: int, progress: Callable[[], None], finished: Callable[[bool], None]
+) -> Relay | None:
+    """
+    Let the kernel move the next ``length`` bytes that come from one transport to another, after what has been written to that so far.
+    Nothing else may be written there until it is done, and the protocol of the first reads nothing.
+
+    :param progress: see :class:`~regd.web.relay.Relay`, as for ``finished``.
+    :returns: ``None`` where that is not possible (TLS, tests) or not worthwhile.
+    """
+    if length < WORTHWHILE or not isinstance(source, SendingTransport) or not isinstance(sink, SendingTransport):
+        return None
+    # Any: what Twisted's transports have has no types.
+    ends: tuple[Any, Any] = source, sink
+    if any(end.disconnected or end.disconnecting for end in ends) or source._reader is not None or source._lease is not None:
+        return None
+    if sink._writer is not None or sink._sending is not None:
+        return None
+    try:
+        made = Relay(source, sink, length, progress, finished)
+    except OSError:
+        return None
+    source.relayed_from(made)
+    sink.relayed_to(made)
+    ends[0].startReading()
+    return made
 
 
 def hold(transport: object) -> None:
-    """As :meth:`_SendsFiles.hold`; nothing where this transport cannot send files."""
-    if isinstance(transport, _SendsFiles):
+    """As :meth:`SendingTransport.hold`; nothing where this transport cannot send files."""
+    if isinstance(transport, SendingTransport):
         transport.hold()
 
 
 def lend(transport: object) -> Lease | None:
-    """As :meth:`_SendsFiles.lend`, or ``None`` where a thread cannot read (TLS, tests)."""
-    return transport.lend() if isinstance(transport, _SendsFiles) else None
+    """As :meth:`SendingTransport.lend`, or ``None`` where a thread cannot read (TLS, tests)."""
+    return transport.lend() if isinstance(transport, SendingTransport) else None
 
 
 def take_back(transport: object, lease: Lease) -> None:
-    """As :meth:`_SendsFiles.take_back`."""
-    assert isinstance(transport, _SendsFiles)
+    """As :meth:`SendingTransport.take_back`."""
+    assert isinstance(transport, SendingTransport)
     transport.take_back(lease)

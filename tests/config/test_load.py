@@ -9,6 +9,7 @@ from ipaddress import ip_network
 from regd.config import (
     FilesystemStorage,
     InMemoryStorage,
+    NoStorage,
     Platform,
     ReverseProxy,
     TCPAddress,
@@ -44,7 +45,7 @@ class LogTests(ConfigCase):
 
 
 class StorageTests(ConfigCase):
-    def driver(self, text: str) -> FilesystemStorage | InMemoryStorage:
+    def driver(self, text: str) -> FilesystemStorage | InMemoryStorage | NoStorage:
         return self.load(f"version: 0.1\nstorage: {text}").config.storage.driver
 
     def test_drivers(self) -> None:

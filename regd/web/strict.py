@@ -1,0 +1,127 @@
+"""
+A channel that refuses what two servers in a row could read in two ways: request smuggling lives on such bytes.
+
+Twisted's parser is strict already about names, lengths and chunks. What it takes and others read otherwise is refused here, with 400 and
+the end of the connection, whether the request is answered here or passed on.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from regd.errors import BadRequest, RegistryError
+from regd.web.heads import Heads
+from regd.web.plain import PlainChannel
+
+__all__ = ["HeadLimits", "StrictChannel", "envelope_bytes"]
+
+
+@dataclass(frozen=True)
+class HeadLimits:
+    """
+    What the head of a request may be.
+
+    :ivar line: bytes of the request line, and of one header field.
+    :ivar header: bytes of all of it.
+    :ivar fields: how many header fields.
+    """
+
+    line: int = 16384
+    header: int = 16384
+    fields: int = 500
+
+
+def envelope_bytes(error: RegistryError) -> bytes:
+    """The body of an answer that tells of an error."""
+    return json.dumps(error.envelope()).encode() + b"\n"
+
+
+class StrictChannel(PlainChannel):
+    """One connection."""
+
+    #: Whether what came was not HTTP; nothing that comes after it can be.
+    _refused = False
+    _version: bytes
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: The header fields that have come of the request that is being read.
+        self._field_lines: list[bytes] = []
+
+    def limit(self, limits: HeadLimits) -> None:
+        """Take no heads beyond these limits."""
+        self.MAX_LENGTH, self.totalHeadersSize, self.maxHeaders = limits.line, limits.header, limits.fields
+        self._heads = Heads(min(limits.line, limits.header), limits.fields)
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+        """Bytes from the client."""
+        if self._refused:
+            return
+        super().dataReceived(data)
+        if self.line_mode and b"\n" in self._buffer and b"\r\n" not in self._buffer and not self._refused:
+            # Half a line break: Twisted would wait for a whole one.
+            self._respondToBadRequestAndDisconnect()
+
+    def lineReceived(self, line: bytes) -> None:  # noqa: N802 - Twisted's name
+        """
+        A line of a head has come. Two servers in a row must never see two different requests in the same bytes, so what they could read in
+        two ways is not taken from anybody: a line that goes on in the next one (RFC 9112, section 5.2), and half a line break.
+        """
+        if self._refused:
+            return
+        if line[:1] in {b" ", b"\t"} or b"\n" in line or b"\r" in line:
+            self._respondToBadRequestAndDisconnect()
+            return
+        super().lineReceived(line)
+
+    def take_fields(self, request: Any) -> bool:
+        """
+        The head of a request is complete.
+
+        :returns: whether it is one; where not, the client has been told.
+        """
+        request.field_lines, self._field_lines = b"\r\n".join(self._field_lines), []
+        if self._is_unambiguous(request):
+            return True
+        self._respondToBadRequestAndDisconnect()
+        return False
+
+    def headerReceived(self, line: bytes) -> bool:  # noqa: N802 - Twisted's name
+        """A header field has come."""
+        self._field_lines.append(line)
+        try:
+            return bool(super().headerReceived(line))
+        except ValueError:
+            # A Content-Length of more digits than Python makes a number of.
+            self._respondToBadRequestAndDisconnect()
+            return False
+
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802 - Twisted's name
+        """A request line or field is too long. Stock would close without a word."""
+        self._respondToBadRequestAndDisconnect()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802 - Twisted's name
+        """What came is not HTTP."""
+        if self._refused:
+            return
+        self._refused = True
+        if self.requests and self.requests[0].startedWriting:
+            # The body of a request that is being answered: a second answer would come out in the midst of the first.
+            self.loseConnection()
+            return
+        body = envelope_bytes(BadRequest())
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nDocker-Distribution-Api-Version: registry/2.0\r\n"
+            b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        self.loseConnection()
+
+
+    def _is_unambiguous(self, request: Any) -> bool:
+        """Whether it is for one host at most, and ends where everybody says (RFC 9112, sections 3.2 and 6.1)."""
+        codings = request.requestHeaders.getRawHeaders(b"Transfer-Encoding", ())
+        if len(request.requestHeaders.getRawHeaders(b"Host", ())) > 1 or len(codings) > 1:
+            return False
+        return not codings or (self._version == b"HTTP/1.1" and codings[0].lower() == b"chunked")
