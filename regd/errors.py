@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 __all__ = [
+    "BadGateway",
     "BadRequest",
     "BlobUnknown",
     "BlobUploadInvalid",
     "BlobUploadUnknown",
     "Denied",
     "DigestInvalid",
+    "GatewayTimeout",
     "ManifestBlobUnknown",
     "ManifestInvalid",
     "ManifestTooLarge",
@@ -196,6 +198,18 @@ class Unavailable(RegistryError):
     """The storage cannot do this now; trying again may help."""
 
     code, status, default_message = "UNAVAILABLE", 503, "service unavailable"
+
+
+class BadGateway(Unavailable):
+    """The upstream that the request was passed on to cannot be asked, or did not answer as it should."""
+
+    status, default_message = 502, "the registry behind this one cannot be asked at the moment"
+
+
+class GatewayTimeout(Unavailable):
+    """The upstream that the request was passed on to took too long."""
+
+    status, default_message = 504, "the registry behind this one took too long"
 
 
 class OutOfSpace(Unavailable):

@@ -14,6 +14,7 @@ from twisted.internet.task import deferLater
 from regd.config import Config, FilesystemStorage
 from regd.maintenance.gate import Gate
 from regd.manifest import Platform
+from regd.proxy.reverse import ReverseProxy
 from regd.registry.core import Registry
 from regd.registry.rules import ManifestRules
 from regd.service.reread import keep
@@ -32,6 +33,7 @@ from regd.web.manifests import ManifestHandlers
 from regd.web.request import StreamingRequest, StreamingSite
 from regd.web.site import Root
 from regd.web.state import StateSigner
+from regd.web.strict import HeadLimits
 from regd.web.uploads import UploadHandlers
 from regd.web.urls import Urls
 

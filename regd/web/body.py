@@ -183,6 +183,19 @@ class RequestBody:
         return length if self._relay is not None else 0
 
     @property
+    def lent(self) -> bool:
+        """Whether a thread reads it."""
+        return self._lent is not None
+
+    def take_whole(self) -> bytes | None:
+        """All of a body that has ended and that nobody has started: without a consumer, at once. ``None`` for others."""
+        if not self.ended or self.started:
+            return None
+        self.started = True
+        held, self._held = self._held, deque()
+        return held[0] if len(held) == 1 else b"".join(held)
+
+    @property
     def relay(self) -> Relay | None:
         """What moves the rest of this body, if somebody does."""
         return self._relay
@@ -252,7 +265,7 @@ class RequestBody:
     def fail(self, reason: Failure) -> None:
         """The connection is lost."""
         if not self.ended:
-            self._failure = self._failure or Failure(BodyAborted(f"the client went away: {reason.getErrorMessage()}"))
+            self._failure = self._failure or Failure(BodyAborted(f"the other end went away: {reason.getErrorMessage()}"))
             # What has arrived is the consumer's, however far behind it is: an upload goes on from there.
             while self._held and self._consumer is not None:
                 self._deliver(self._held.popleft())

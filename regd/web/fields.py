@@ -22,11 +22,19 @@ class CommonFields:
 
     :param configured: ``http.headers``: further fields, each with its values.
     :param clock: seconds since the epoch.
+    :param registry: whether it is a registry that answers.
     """
 
-    def __init__(self, configured: Mapping[str, Sequence[str]] | None = None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        configured: Mapping[str, Sequence[str]] | None = None,
+        clock: Callable[[], float] = time.time,
+        *,
+        registry: bool = True,
+    ) -> None:
         self._clock = clock
-        self._fields: dict[bytes, list[bytes]] = {_API_VERSION[0]: [_API_VERSION[1]], b"Server": [_SERVER], b"Date": []}
+        api = {_API_VERSION[0]: [_API_VERSION[1]]} if registry else {}
+        self._fields: dict[bytes, list[bytes]] = {**api, b"Server": [_SERVER], b"Date": []}
         fields = Headers()
         for name, values in (configured or {}).items():
             fields.setRawHeaders(name, values)

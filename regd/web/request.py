@@ -83,6 +83,9 @@ class StreamingRequest(PreparedRequest):
     _begun = False
     _log = Logger()
 
+    #: Called when the connection was lost before the answer was complete; for one who answers.
+    on_lost: Callable[[], None] = staticmethod(lambda: None)
+
     @property
     def body(self) -> RequestBody:
         """The body as a stream; of length 0 where there is none."""
@@ -172,6 +175,7 @@ class StreamingRequest(PreparedRequest):
         super().connectionLost(reason)
         if self._body is not None:
             self._body.fail(reason)
+        self.on_lost()
         if self._begun and site is not None and not self.finished:
             site.lost(self)
 

@@ -51,6 +51,9 @@ _SEND_AT_LEAST: Final = 256 * 1024
 READ_AHEAD: Final = 4 * 1024 * 1024
 
 
+#: Above so many bytes that the socket has no room for, a producer has to wait.
+_SEND_BUFFER: Final = 64 * 1024
+
 #: How long a thread that reads a socket waits for more, in milliseconds, before it gives the socket back.
 _PATIENCE: Final = 4
 
@@ -133,6 +136,10 @@ class SendingTransport:
     def unsent(self: Any) -> bool:
         """Whether something that was written waits for room in the socket."""
         return bool(self.dataBuffer or self._tempDataBuffer)
+
+    def _isSendBufferFull(self: Any) -> bool:  # noqa: N802 - Twisted's name
+        """Whether a producer is to wait: what it has under way, a read of an upstream maybe, comes on top of this (promise P1)."""
+        return len(self.dataBuffer) + self._tempDataLen > _SEND_BUFFER  # type: ignore[no-any-return]  # self is Any
 
     def write_failed(self) -> bool:
         """
@@ -294,10 +301,12 @@ class SendingTransport:
         if self._lease is not None:
             # An orderly close has shut the connection down; the reset of an abort goes out when the thread's descriptor is closed, too.
             self._lease.stop()
-        for relaying in (self._reader, self._writer):
+        relays = self._reader, self._writer
+        super().connectionLost(reason)  # type: ignore[misc]
+        # The protocol first, for it knows what this means; what it has not stopped by then has no use.
+        for relaying in relays:
             if relaying is not None:
                 relaying.lost()
-        super().connectionLost(reason)  # type: ignore[misc]
         if sending is not None:
             SendingTransport._senders -= 1
             sending.done.errback(reason)

@@ -1,0 +1,1 @@
+"""Requests that other servers answer: the reverse proxy, and the client that asks them."""

@@ -1,0 +1,331 @@
+"""
+Connections to upstreams: plain TCP, Unix sockets and TLS, over transports that can relay (:mod:`regd.web.relay`).
+
+``twisted.internet.endpoints`` would do but for those transports; so the connectors are Twisted's, and make ours.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from errno import EAGAIN, EINTR, ENOBUFS
+from typing import Any, Final
+
+from OpenSSL.SSL import Error as SSLError
+from service_identity import VerificationError
+from twisted.internet import tcp, unix
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.protocol import ClientFactory, Protocol
+from twisted.internet.ssl import Certificate, KeyPair, PrivateCertificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from regd.config import TCPAddress, UnixAddress, Upstream, UpstreamTLS
+from regd.web.transport import SendingTransport
+
+__all__ = ["CannotConnect", "CannotUseTLS", "Dialer", "tls_options"]
+
+#: What is read at once, in bytes. With what may wait for a client to take it, that stays below what promise P1 allows a connection.
+_READ: Final = 128 * 1024
+
+
+class CannotUseTLS(Exception):
+    """A file that ``tls`` names cannot be used; ``str()`` says which, and why."""
+
+
+class CannotConnect(Exception):
+    """
+    An upstream cannot be reached, or is not who it should be; ``str()`` says why.
+
+    :ivar late: whether it took too long.
+    """
+
+    def __init__(self, why: str, *, late: bool) -> None:
+        super().__init__(why)
+        self.late = late
+
+
+class _Transport(SendingTransport):
+    """
+    What ours have in common. An upstream may answer before it has read the whole of a request, and close: what it said has to be read, so
+    that what cannot be written any more is dropped, and the end of the connection is found by reading.
+    """
+
+    bufferSize = _READ  # noqa: N815 - Twisted's name
+
+    def _isSendBufferFull(self: Any) -> bool:  # noqa: N802 - Twisted's name
+        """Whoever writes waits as soon as the socket does not take all of it."""
+        return bool(self.unsent)
+
+    def writeSomeData(self: Any, data: bytes) -> Any:  # noqa: N802 - Twisted's name
+        """Write some of what waits."""
+        try:
+            return self.socket.send(memoryview(data)[: self.SEND_LIMIT])
+        except OSError as error:
+            return 0 if error.errno in {EAGAIN, EINTR, ENOBUFS} else len(data)
+
+    def write_failed(self) -> bool:
+        """See :meth:`~regd.web.transport.SendingTransport.write_failed`."""
+        return True
+
+
+class _TCPClient(_Transport, tcp.Client):
+    """A connection over TCP."""
+
+
+class _UnixClient(_Transport, unix.Client):
+    """A connection to a Unix socket."""
+
+    # Twisted's sends descriptors along, which we have none of.
+    writeSomeData = _Transport.writeSomeData  # noqa: N815 - Twisted's name
+
+
+class _TCPConnector(tcp.Connector):
+    def _makeTransport(self) -> tcp.Client:  # noqa: N802 - Twisted's name
+        return _TCPClient(self.host, self.port, self.bindAddress, self, self.reactor)
+
+
+class _UnixConnector(unix.Connector):
+    def _makeTransport(self) -> Any:  # noqa: N802 - Twisted's name
+        return _UnixClient(self.address, self, self.reactor, False)
+
+
+class _Once(ClientFactory[Protocol]):
+    """Makes one protocol, and tells when there will be none."""
+
+    noisy = False
+
+    def __init__(self, protocol: Protocol, failed: Deferred[Any]) -> None:
+        self._protocol = protocol
+        self._failed = failed
+
+    def buildProtocol(self, addr: object) -> Protocol:  # noqa: N802 - Twisted's name
+        """The connection is there."""
+        return self._protocol
+
+    def clientConnectionFailed(self, connector: object, reason: Failure) -> None:  # noqa: N802 - Twisted's name
+        """There is none."""
+        if not self._failed.called:
+            self._failed.errback(reason)
+
+
+@implementer(IHandshakeListener)
+class _Dialled(Protocol):
+    """
+    Holds the place of the protocol until the connection can be used: until it is there, or, with TLS, until the other end has proved who
+    it is. An HTTP server has nothing to say before that.
+    """
+
+    def __init__(self, secure: bool, done: Deferred[Any]) -> None:
+        self._secure = secure
+        self._done = done
+        self.wanted: Protocol | None = None
+
+    def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
+        """The connection is there."""
+        if not self._secure:
+            self._hand_over()
+
+    def handshakeCompleted(self) -> None:  # noqa: N802 - Twisted's name
+        """The other end is who it should be."""
+        self._hand_over()
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+        """It speaks."""
+        if self.wanted is not None:
+            self.wanted.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionError())) -> None:  # noqa: N802, B008 - Twisted's name and default
+        """It is gone."""
+        if self.wanted is not None:
+            self.wanted.connectionLost(reason)
+        elif not self._done.called:
+            self._done.errback(reason)
+
+    def _hand_over(self) -> None:
+        if not self._done.called:
+            self._done.callback(self)
+
+
+class Dialer:
+    """
+    Makes connections to one upstream.
+
+    :param options: what :func:`tls_options` made, for ``https``.
+    :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
+    """
+
+    def __init__(self, upstream: Upstream, options: Any, reactor: Any) -> None:
+        self.upstream = upstream
+        self._options = options
+        self._reactor = reactor
+
+    async def dial(self, protocol: Protocol, timeout: float) -> None:
+        """
+        Connect ``protocol``.
+
+        :param timeout: for all of it, in seconds.
+        :raises CannotConnect: when that cannot be done.
+        """
+        deadline = self._reactor.seconds() + timeout
+        problem: Exception = OSError("nobody knows an address of this name")
+        try:
+            hosts = await self._addresses(timeout)
+        except Exception as error:  # noqa: BLE001 - whatever a resolver raises
+            raise CannotConnect(f"its name cannot be resolved: {_reason(error)}", late=_is_late(error)) from None
+        for host in hosts:
+            left = deadline - self._reactor.seconds()
+            if left <= 0:
+                problem = DeferredTimeout()
+                break
+            try:
+                await self._dial(host, protocol, left)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next address may do; the last one's error is told
+                problem = error
+            else:
+                return
+        raise CannotConnect(_reason(problem), late=_is_late(problem))
+
+    async def _addresses(self, timeout: float) -> list[str]:
+        """Where it may be: a name can have several addresses, and others tomorrow."""
+        address = self.upstream.address
+        if isinstance(address, UnixAddress):
+            return [address.path]
+        if _is_literal(address.host):
+            return [address.host]
+        found: Deferred[list[str]] = Deferred()
+        receiver = _Addresses(found)
+        self._reactor.nameResolver.resolveHostName(receiver, address.host, address.port)
+        return await found.addTimeout(timeout, self._reactor)
+
+    async def _dial(self, host: str, protocol: Protocol, timeout: float) -> None:
+        done: Deferred[_Dialled] = Deferred()
+        secure = self.upstream.scheme == "https"
+        dialled = _Dialled(secure, done)
+        wrapped: Any = _Once(dialled, done)
+        if secure:
+            wrapped = TLSMemoryBIOFactory(self._options, True, wrapped)
+            wrapped.noisy = False
+        address = self.upstream.address
+        connector: Any
+        if isinstance(address, TCPAddress):
+            connector = _TCPConnector(host, address.port, wrapped, timeout, None, self._reactor)
+        else:
+            connector = _UnixConnector(os.fsencode(host), wrapped, timeout, self._reactor, False)
+        connector.connect()
+        try:
+            await done.addTimeout(timeout, self._reactor)
+        except BaseException:
+            if connector.state == "connecting":
+                connector.stopConnecting()
+            elif connector.state == "connected":
+                connector.transport.abortConnection()
+            raise
+        transport: Any = dialled.transport
+        if isinstance(address, TCPAddress):
+            transport.setTcpNoDelay(True)
+            transport.setTcpKeepAlive(True)
+        if not secure:
+            transport.protocol = protocol
+        dialled.wanted = protocol
+        protocol.makeConnection(transport)
+
+
+class _Addresses:
+    """Collects what the resolver says, IPv4 first, as Go has it."""
+
+    def __init__(self, found: Deferred[list[str]]) -> None:
+        self._found = found
+        self._hosts: list[str] = []
+
+    def resolutionBegan(self, resolution: object) -> None:  # noqa: N802 - IResolutionReceiver's name
+        """It looks."""
+
+    def addressResolved(self, address: Any) -> None:  # noqa: N802 - IResolutionReceiver's name
+        """One of them."""
+        if address.host not in self._hosts:
+            self._hosts.append(address.host)
+
+    def resolutionComplete(self) -> None:  # noqa: N802 - IResolutionReceiver's name
+        """That was all."""
+        if self._found.called:
+            return
+        self._found.callback(sorted(self._hosts, key=lambda host: ":" in host))
+
+
+def tls_options(upstream: Upstream, tls: UpstreamTLS) -> Any:
+    """
+    How an upstream has to prove who it is: a chain to a certificate that is trusted, and the name, which Twisted checks with
+    ``service_identity``.
+
+    :returns: what ``twisted.protocols.tls`` takes; ``None`` for an upstream without TLS.
+    :raises CannotUseTLS: when a file cannot be used.
+    """
+    if upstream.scheme != "https":
+        return None
+    assert isinstance(upstream.address, TCPAddress)
+    trust, client, chain = None, None, list[bytes]()
+    if tls.cafile:
+        pem = _read(tls.cafile, "cafile")
+        try:
+            trust = trustRootFromCertificates([Certificate.loadPEM(part) for part in _certificates(pem)])
+        except (SSLError, ValueError) as error:
+            raise CannotUseTLS(f"cafile {tls.cafile} is no list of certificates in PEM ({error})") from None
+    if tls.clientcertificate:
+        pem, key = _read(tls.clientcertificate, "clientcertificate"), _read(tls.clientkey, "clientkey")
+        try:
+            chain = _certificates(pem)
+            client = PrivateCertificate.fromCertificateAndKeyPair(Certificate.loadPEM(chain[0]), KeyPair.load(key, format=1))
+        except (SSLError, ValueError) as error:
+            raise CannotUseTLS(f"clientcertificate {tls.clientcertificate} or clientkey {tls.clientkey} is no PEM ({error})") from None
+    name = tls.servername or upstream.address.host
+    extra = {"extraCertChain": [Certificate.loadPEM(part).original for part in chain[1:]]} if client is not None else {}
+    return optionsForClientTLS(name, trust, client, acceptableProtocols=[b"http/1.1"], extraCertificateOptions=extra)
+
+
+def _read(path: str, key: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(1024 * 1024)
+    except OSError as error:
+        raise CannotUseTLS(f"{key} {path} cannot be read: {error.strerror}") from None
+
+
+def _certificates(pem: bytes) -> list[bytes]:
+    """The certificates of a PEM file, which may have other things between them."""
+    begin, end = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
+    found = [begin + part.partition(end)[0] + end + b"\n" for part in pem.split(begin)[1:]]
+    if not found:
+        raise ValueError("there is no BEGIN CERTIFICATE")
+    return found
+
+
+def _is_literal(host: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host.partition("%")[0])
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def _is_late(error: Exception) -> bool:
+    return isinstance(error, DeferredTimeout | ConnectTimeout | TimeoutError)
+
+
+def _reason(error: Exception) -> str:
+    """An error of whatever library as an operator can use it."""
+    if isinstance(error, VerificationError):
+        wanted = ", ".join(str(getattr(one, "mismatched_id", one)) for one in error.errors)
+        return f"its certificate is not for the name that was asked for ({wanted})"
+    if isinstance(error, SSLError):
+        words = "; ".join(dict.fromkeys(part[-1] for part in (error.args[0] if error.args else ()) if part))
+        return f"TLS failed: {words or 'the other end closed the connection'}"
+    if _is_late(error):
+        return "it took too long"
+    return str(error) or type(error).__name__
