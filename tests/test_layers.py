@@ -26,9 +26,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "registry": frozenset({"maintenance", "storage", "manifest", "names", "errors", "pace"}),
     "telemetry": frozenset({"config", "storage"}),
     "web": frozenset({"registry", "storage", "manifest", "names", "errors", "telemetry"}),
+    # Its routes, upstreams and time-outs are the configuration's values; what it does not do itself, the channel of web does.
+    "proxy": frozenset({"config", "web", "errors"}),
     "workers": frozenset({"web"}),
     "service": frozenset(
-        {"workers", "web", "telemetry", "registry", "maintenance", "storage", "config", "manifest", "names", "errors"}
+        {"workers", "proxy", "web", "telemetry", "registry", "maintenance", "storage", "config", "manifest", "names", "errors"}
     ),
     "worker": frozenset({"service"}),
     # A program without an event loop: it needs neither the service nor HTTP, and takes a third of their memory without.

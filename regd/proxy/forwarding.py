@@ -226,7 +226,7 @@ class _Client:
 
 
 def _may_repeat(request: StreamingRequest, body: RequestBody | None) -> bool:
-    """Whether a request may be sent again, although it may have been received: nothing of its body has gone out, and its method allows it."""
+    """Whether a request that may have been received may be sent again: nothing of its body has gone out, and its method allows it."""
     return request.method in _IDEMPOTENT and (body is None or not body.started)
 
 

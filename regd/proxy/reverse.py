@@ -14,7 +14,7 @@ from twisted.web.http import RESPONSES
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 
-from regd.config import Config, NoStorage, Route
+from regd.config import Config, Route
 from regd.errors import BadRequest, NotFound, RegistryError, Unavailable, Unknown, Unsupported
 from regd.proxy.balance import Balancer
 from regd.proxy.dialing import tls_options
@@ -79,15 +79,15 @@ class ReverseProxy(Leaf):
     """
     Answers everything: what a route takes, by that; what is the registry's own, by that.
 
-    :param own: what answers from storage; ``None`` for a proxy only.
     :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
     :raises CannotUseTLS: when a file for TLS cannot be used.
+    :ivar own: what answers from storage; ``None`` for a proxy only.
     """
 
     _log = Logger()
 
-    def __init__(self, config: Config, own: IResource | None, reactor: Any) -> None:
-        self._own = None if isinstance(config.storage.driver, NoStorage) else own
+    def __init__(self, config: Config, reactor: Any) -> None:
+        self.own: IResource | None = None
         self._own_path = f"{config.http.prefix}v2/".encode("ascii")
         self._trusts = config.reverseproxy.trusts if config.reverseproxy.trusted else None
         self._common = CommonFields(config.http.headers)
@@ -117,8 +117,8 @@ class ReverseProxy(Leaf):
         path = plain_path(request.path)
         way = None if path is None else self._find(host, path)
         if way is None:
-            if self._own is not None:
-                return self._own.render(request)
+            if self.own is not None:
+                return self.own.render(request)
             self._refuse(request, NotFound("nothing is served here") if path is not None else BadRequest("the path leads nowhere"))
         elif way.path != path and path is not None and not path.startswith(way.path):
             self._redirect(request, way)
@@ -138,7 +138,7 @@ class ReverseProxy(Leaf):
     def _find(self, host: bytes | None, path: bytes) -> _Way | None:
         """The first route that matches; also one that would if the path ended with a slash."""
         name: bytes | None = None
-        own = self._own is not None and (path.startswith(self._own_path) or path + b"/" == self._own_path)
+        own = self.own is not None and (path.startswith(self._own_path) or path + b"/" == self._own_path)
         for way in self._ways:
             if way.host:
                 if name is None:

@@ -9,7 +9,7 @@ from twisted.logger import Logger
 
 from regd.config import Timeouts, Upstream
 from regd.proxy.connection import UpstreamConnection
-from regd.proxy.dialing import CannotConnect, Dialer
+from regd.proxy.dialing import Dialer
 
 __all__ = ["UpstreamServer"]
 
@@ -76,14 +76,11 @@ class UpstreamServer:
         """
         A new connection.
 
-        :raises CannotConnect: when there is none to be had.
+        :raises regd.proxy.dialing.CannotConnect: when there is none to be had.
         """
         connection = UpstreamConnection(self.timeouts, self._reactor, self._put_back, self._gone)
         await self._dialer.dial(connection, self.timeouts.connect)
         self.connections.add(connection)
-        if self._closed:
-            connection.close()
-            raise CannotConnect("regd is stopping", late=False)
         return connection
 
     def close(self) -> None:

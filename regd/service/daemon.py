@@ -18,7 +18,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
 from regd import __version__
-from regd.config import Config, ConfigError, FilesystemStorage, Loaded, TCPAddress, UnixAddress, load
+from regd.config import Config, ConfigError, FilesystemStorage, InMemoryStorage, Loaded, NoStorage, TCPAddress, UnixAddress, load
 from regd.service.reread import keep
 from regd.service.serving import SETTLE, Serving
 from regd.service.upkeep import Upkeep
@@ -125,10 +125,10 @@ class RegistryService(MultiService):
         self._raise_file_limit()
         try:
             self.serving.start()
-        except StorageError as error:
+        except (ConfigError, StorageError) as error:
             self._give_up(f"{error}")
         count = self._count
-        if count > 1 and not self.serving.driver.shared:
+        if count > 1 and isinstance(config.storage.driver, InMemoryStorage):
             say = self._log.info if config.http.workers is None else self._log.warn
             say("one process serves, and not {count}: no other could see what is in storage.inmemory", count=count)
             count = 1
@@ -266,6 +266,8 @@ class RegistryService(MultiService):
 
 def _storage_text(config: Config) -> str:
     storage = config.storage.driver
+    if isinstance(storage, NoStorage):
+        return "upstreams"
     return storage.rootdirectory if isinstance(storage, FilesystemStorage) else "memory (everything is lost when it stops)"
 
 

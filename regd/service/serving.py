@@ -11,9 +11,10 @@ from typing import Any
 from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - it is not Python's, and the one that is raised
 from twisted.internet.task import deferLater
 
-from regd.config import Config, FilesystemStorage
+from regd.config import Config, ConfigError, FilesystemStorage, NoStorage
 from regd.maintenance.gate import Gate
 from regd.manifest import Platform
+from regd.proxy.dialing import CannotUseTLS
 from regd.proxy.reverse import ReverseProxy
 from regd.registry.core import Registry
 from regd.registry.rules import ManifestRules
@@ -72,6 +73,8 @@ class Serving:
         self.config = config
         self._gate: Gate | None = None
         self._dispatcher = Dispatcher(config.http.headers)
+        #: What passes requests on, where routes are configured, from the start on.
+        self._proxy: ReverseProxy | None = None
         self.site = StreamingSite(self._root(), self._log_access, reactor)
 
     def start(self) -> None:
@@ -79,8 +82,11 @@ class Serving:
         Open the storage.
 
         :raises StorageError: when it cannot be used.
+        :raises ConfigError: when a file that a route names cannot be used.
         """
+        self._proxy = self._make_proxy(self.config)
         self.driver.start()
+        self._set_resource()
 
     def configure(self, config: Config) -> None:
         """
@@ -88,16 +94,22 @@ class Serving:
         while the process runs (addresses, the driver and its parameters) stays as it was.
 
         :raises StorageError: when the storage cannot be written to, and it is no longer to be only read. Nothing has changed then.
+        :raises ConfigError: when a file that a route names cannot be used, likewise.
         """
         config, _ = keep(self.config, config)
         driver = self.driver
+        proxy = self._make_proxy(config)
         if config.storage.maintenance.readonly != self.config.storage.maintenance.readonly and driver.shared:
             # Whether the directory is asked to be writable is decided when a driver starts; so this is another one, on the same files.
             driver = make_driver(config, self._reactor)
             driver.start()
         self._retire(self._dispatcher, None if driver is self.driver else self.driver)
         self.config, self.driver, self._dispatcher = config, driver, Dispatcher(config.http.headers)
-        self.site.resource = self._root()
+        self._proxy, replaced = proxy, self._proxy
+        self._set_resource()
+        if replaced is not None:
+            # The requests that it has are answered all the same.
+            replaced.close()
 
     @property
     def connections(self) -> int:
@@ -115,6 +127,8 @@ class Serving:
         self.site.abort()
         # A handler whose client was cut off still stores what had arrived.
         await _within(Deferred.fromCoroutine(self._settle()), SETTLE, self._reactor)
+        if self._proxy is not None:
+            self._proxy.close()
         for driver in (*self._retired.values(), self.driver):
             if driver is not None:
                 driver.stop()
@@ -133,7 +147,26 @@ class Serving:
             "open_connections": self.connections,
             "damaged_files": self._damage.count,
             "refused_changes": 0 if self._gate is None else self._gate.refused,
+            **({} if self._proxy is None else {"upstreams": self._proxy.variables()}),
         }
+
+    def _make_proxy(self, config: Config) -> ReverseProxy | None:
+        if not config.reverseproxy.routes:
+            return None
+        try:
+            return ReverseProxy(config, self._reactor)
+        except CannotUseTLS as error:
+            raise ConfigError(f"reverseproxy.routes: {error}") from None
+
+    def _set_resource(self) -> None:
+        limits = self.config.http.limits
+        self.site.limits = HeadLimits(limits.line, limits.header, limits.fields)
+        root = self._root()
+        if self._proxy is None:
+            self.site.resource = root
+        else:
+            self._proxy.own = None if isinstance(self.config.storage.driver, NoStorage) else root
+            self.site.resource = self._proxy
 
     def _root(self) -> Root:
         config = self.config
@@ -188,6 +221,7 @@ def make_driver(config: Config, reactor: Any) -> Driver:
         # Woken at once: what they do is not short, and mostly without the interpreter's lock.
         streams = PoolThreads(reactor, min(STREAMS, storage.maxthreads), patience=0, niceness=NICENESS)
         return FilesystemDriver(storage.rootdirectory, threads, streams, writable=not config.storage.maintenance.readonly.enabled)
+    # Without storage there are no requests for it: it stays empty.
     return MemoryDriver()
 
 
