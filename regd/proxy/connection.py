@@ -296,9 +296,10 @@ class UpstreamConnection(Protocol):
             # It has made up its mind, and the rest would be sent for nothing.
             self._sending.stopProducing()
         answered, self._answered = self._answered, None
+        # First, so that whoever gets a whole answer finds the connection at rest.
+        self._settle()
         if answered is not None:
             answered.callback(Answer(head, body))
-        self._settle()
 
     def _decode(self, data: bytes) -> None:
         assert self._decoder is not None
