@@ -285,7 +285,7 @@ class UpstreamConnection(Protocol):
         framing: Framing = Chunked()
         if head.length != CHUNKED:
             framing = _UntilClose() if length is None else FixedLength(length)
-        body = self._body = RequestBody(length, self.transport, _nothing)
+        body = self._body = RequestBody(length, self.transport, _nothing, "the upstream")
         decoder = self._decoder = BodyDecoder(framing, body.feed, self._ended)
         body.may_lend(framing, lambda: self._decode(b"") if self._decoder is decoder else None)
         if rest and framing.ended:

@@ -79,9 +79,11 @@ class RequestBody:
     :ivar ended: whether all of it has.
     :param source: the socket.
     :param on_start: called when somebody wants the body, before the first byte is asked for: the time to say ``100 Continue``.
+    :param whose: who sends it, for messages.
     """
 
-    def __init__(self, length: int | None, source: Pausable, on_start: Callable[[], None]) -> None:
+    def __init__(self, length: int | None, source: Pausable, on_start: Callable[[], None], whose: str = "the client") -> None:
+        self._whose = whose
         self.length = length
         self.received = 0
         self.ended = False
@@ -265,7 +267,7 @@ class RequestBody:
     def fail(self, reason: Failure) -> None:
         """The connection is lost."""
         if not self.ended:
-            self._failure = self._failure or Failure(BodyAborted(f"the other end went away: {reason.getErrorMessage()}"))
+            self._failure = self._failure or Failure(BodyAborted(f"{self._whose} went away: {reason.getErrorMessage()}"))
             # What has arrived is the consumer's, however far behind it is: an upload goes on from there.
             while self._held and self._consumer is not None:
                 self._deliver(self._held.popleft())

@@ -17,6 +17,9 @@ __all__ = ["Chunked"]
 #: What may be read at once, in bytes: all of it but a few may follow the body, and would have to be held (promise P1).
 _AHEAD: Final = 240 * 1024
 
+#: Others would not keep the size of a larger chunk in their numbers, and take it for another one.
+_LARGEST: Final = 2**63 - 1
+
 #: What stands between two chunks as nearly every client writes it. All else, the end of the body included, goes through Twisted's decoder.
 _BETWEEN: Final = re.compile(rb"\r\n([1-9a-fA-F][0-9a-fA-F]{0,7})\r\n")
 
@@ -27,6 +30,8 @@ class Chunked(_ChunkedTransferDecoder):
     def __init__(self) -> None:
         # Twisted's decoder is fed lines only, so it has no content to deliver.
         super().__init__(_nothing, self._end)
+        # Twisted's has it only from the first chunk on.
+        self.length = 0
         self.ended = False
         self.rest = b""
         self.malformed: _MalformedChunkedDataError | None = None
@@ -54,6 +59,8 @@ class Chunked(_ChunkedTransferDecoder):
                     # A line, or what is there of it, so that Twisted's decoder never holds content.
                     begin, position = position, data.find(b"\n", position, end) + 1 or end
                     self.dataReceived(bytes(view[begin:position]))
+                    if self.length > _LARGEST:
+                        raise _MalformedChunkedDataError("a chunk of more bytes than there are")
         except _MalformedChunkedDataError as error:
             self.malformed = error
         if self.ended:

@@ -79,7 +79,7 @@ class PlainChannel(HTTPChannel):
             # The client asks faster than it reads. Twisted would go on, and keep all the answers.
             self._unread = request
             self._networkProducer.pauseProducing()
-        elif self._at_once:
+        elif self._at_once and self.persistent:
             # Nothing was changed that would have to be changed back.
             self._handlingRequest = False
             self.requests.remove(request)

@@ -319,6 +319,8 @@ class StreamingChannel(StrictChannel):
 
     def allContentReceived(self) -> None:  # noqa: N802 - Twisted's name
         """The last byte of a request has come."""
+        if self._refused:
+            return
         request = self.requests[-1]
         if not request.bodiless:
             self.setTimeout(self.factory.timeOut)

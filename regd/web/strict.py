@@ -76,6 +76,16 @@ class StrictChannel(PlainChannel):
             return
         super().lineReceived(line)
 
+    def allContentReceived(self) -> None:  # noqa: N802 - Twisted's name
+        """The last byte of a request has come, unless it was none; Twisted goes on to here after a head that was refused."""
+        if not self._refused:
+            super().allContentReceived()
+
+    def rawDataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+        """Part of a body, likewise."""
+        if not self._refused:
+            super().rawDataReceived(data)
+
     def take_fields(self, request: Any) -> bool:
         """
         The head of a request is complete.

@@ -8,7 +8,8 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tests.e2e.daemon import ROOT, clean_environment
 from tests.e2e.process import Program, free_port, wait_until
 from tests.e2e.rawhttp import Client
 
-__all__ = ["Exchange", "Proxy", "Upstream", "ask_raw", "simple"]
+__all__ = ["Exchange", "Proxy", "Upstream", "ask_raw", "sends", "simple", "stalls"]
 
 CONFIGURATION = """\
 version: 0.1
@@ -271,6 +272,30 @@ class Upstream:
             rest = exchange.rest
 
 
+def sends(data: bytes, *, goes_on: bool = False) -> Callable[[Exchange], bool]:
+    """
+    :return: What sends these bytes as soon as it has a head, and closes, or goes on.
+    """
+
+    def answer(exchange: Exchange) -> bool:
+        exchange.send(data)
+        return goes_on
+
+    return answer
+
+
+def stalls(seconds: float) -> Callable[[Exchange], bool]:
+    """
+    :return: What says nothing, and then closes.
+    """
+
+    def answer(exchange: Exchange) -> bool:
+        time.sleep(seconds)
+        return False
+
+    return answer
+
+
 def ask_raw(port: int, data: bytes, *, until_close: bool = False, seconds: float = 20) -> bytes:
     """
     Send bytes and read what comes back.
@@ -300,11 +325,3 @@ def _whole(found: bytes, *, bodiless: bool) -> bool:
     if length is not None:
         return len(body) >= int(length[1])
     return body.endswith(b"0\r\n\r\n") if b"chunked" in head.lower() else True
-
-
-def headers_of(exchange: Exchange) -> Mapping[str, list[str]]:
-    """The fields by lower-case name."""
-    found: dict[str, list[str]] = {}
-    for name, value in exchange.fields:
-        found.setdefault(name.lower(), []).append(value)
-    return found

@@ -14,7 +14,7 @@ from tests.e2e.daemon import Peer, Regd
 from tests.e2e.images import OciLayout, noise
 from tests.e2e.peers import Nginx
 from tests.e2e.process import wait_until
-from tests.e2e.proxying import Exchange, Proxy, Upstream, ask_raw, simple
+from tests.e2e.proxying import Exchange, Proxy, Upstream, ask_raw, sends, simple
 from tests.e2e.rawhttp import digest_of
 
 # The requests that go through both, each with what stands in its head besides Host.
@@ -143,19 +143,12 @@ class BesideNginxTest(E2ETestCase):
         }
         for name, data in answers.items():
             with self.subTest(name):
-
-                def answer(exchange: Exchange, data: bytes = data) -> bool:
-                    exchange.send(data)
-                    return False
-
-                self.upstream.answer = answer
+                self.upstream.answer = sends(data)
                 nginx, regd = self.both(head)
                 self.assertEqual(got(regd), got(nginx))
 
     def test_1_0_and_head(self) -> None:
-        self.upstream.answer = lambda exchange: exchange.send(
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
-        ) is not None
+        self.upstream.answer = sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
         for port in (self.nginx.port, self.proxy.port):
             answer = ask_raw(port, b"GET /v2/ HTTP/1.0\r\nHost: x\r\n\r\n", until_close=True)
             self.assertTrue(answer.endswith(b"\r\n\r\nabc"), answer)
@@ -178,13 +171,13 @@ class BesideNginxTest(E2ETestCase):
 class RegistriesBehindTest(E2ETestCase):
     """Images through the proxy, to Debian's docker-registry and to regd."""
 
-    def proxied(self, server: Peer | Regd, **options: int) -> Proxy:
+    def proxied(self, server: Peer | Regd, workers: int = 1) -> Proxy:
         self.addCleanup(server.stop)
         server.start()
         proxy = Proxy(
             self.directory / f"proxy-{server.directory.name}",
             f'  routes: [{{path: /v2/, upstreams: ["http://127.0.0.1:{server.port}"]}}]\n',
-            **options,
+            workers=workers,
         )
         self.addCleanup(proxy.stop)
         proxy.start()
@@ -253,14 +246,14 @@ class OwnStorageTest(E2ETestCase):
 class RunningTest(E2ETestCase):
     """What happens beside single requests: unix sockets, the configuration read again, the end."""
 
-    def proxy(self, name: str, reverseproxy: str, **options: str) -> Proxy:
-        proxy = Proxy(self.directory / name, reverseproxy, **options)
+    def proxy(self, name: str, reverseproxy: str) -> Proxy:
+        proxy = Proxy(self.directory / name, reverseproxy)
         self.addCleanup(proxy.stop)
         proxy.start()
         return proxy
 
-    def upstream(self, **options: str) -> Upstream:
-        upstream = Upstream(**options)  # type: ignore[arg-type]  # strings only here
+    def upstream(self, path: str | None = None) -> Upstream:
+        upstream = Upstream(path=path)
         self.addCleanup(upstream.close)
         return upstream
 
