@@ -32,6 +32,9 @@ __all__ = ["CannotConnect", "CannotUseTLS", "Dialer", "tls_options"]
 #: What is read at once, in bytes. With what may wait for a client to take it, that stays below what promise P1 allows a connection.
 _READ: Final = 128 * 1024
 
+#: With TLS, which has buffers of its own.
+_READ_SECURE: Final = 64 * 1024
+
 
 class CannotUseTLS(Exception):
     """A file that ``tls`` names cannot be used; ``str()`` says which, and why."""
@@ -217,6 +220,8 @@ class Dialer:
         else:
             connector = _UnixConnector(os.fsencode(host), wrapped, timeout, self._reactor, False)
         connector.connect()
+        if secure:
+            connector.transport.bufferSize = _READ_SECURE
         try:
             await done.addTimeout(timeout, self._reactor)
         except BaseException:
