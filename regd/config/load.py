@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from regd.config import keys
-from regd.config.document import MapNode, Node, is_null, parse_document
+from regd.config.document import ListNode, MapNode, Node, is_null, parse_document
 from regd.config.environment import CONFIGURATION_PATH, override
 from regd.config.error import ConfigError, one_line, shown
 from regd.config.model import (
@@ -160,6 +160,7 @@ def _config(reading: _Reading) -> Config:
     get = reading.get
     for key in keys.ACCEPTED:
         get(key)
+    http = _http(reading)
     return Config(
         version=get(keys.VERSION),
         log=_log(reading),
@@ -168,11 +169,11 @@ def _config(reading: _Reading) -> Config:
             delete=Delete(get(keys.DELETE_ENABLED)),
             maintenance=_maintenance(reading),
         ),
-        http=_http(reading),
+        http=http,
         catalog=Catalog(get(keys.CATALOG_MAXENTRIES)),
         tags=Tags(get(keys.TAGS_MAXTAGS)),
         validation=_validation(reading),
-        reverseproxy=_reverseproxy(reading),
+        reverseproxy=_reverseproxy(reading, http.prefix),
     )
 
 
@@ -198,7 +199,7 @@ def _driver(reading: _Reading) -> FilesystemStorage | InMemoryStorage | NoStorag
         found = " and ".join(f"{name} ({entries[name].origin})" for name in named)
         allowed = "exactly one driver; REGISTRY_STORAGE='{inmemory: {}}' would replace the whole section of the file"
         reading.errors.append(ConfigError(f"storage: found {found}, allowed: {allowed}"))
-    elif section is None and reading.given(keys.ROUTES):
+    elif section is None and _has_routes(reading):
         return NoStorage()
     # A refused driver, or a section that is no map, has been reported already.
     elif not named and not refused and (section is None or isinstance(section, MapNode)):
@@ -265,9 +266,14 @@ def _http(reading: _Reading) -> HTTP:
     )
 
 
-def _reverseproxy(reading: _Reading) -> ReverseProxy:
+def _has_routes(reading: _Reading) -> bool:
+    node = reading.node(keys.ROUTES.path)
+    return node is not None and not is_null(node) and not (isinstance(node, ListNode) and not node.items)
+
+
+def _reverseproxy(reading: _Reading, prefix: str) -> ReverseProxy:
     found = ReverseProxy(reading.get(keys.TRUSTED), reading.get(keys.ROUTES))
-    own = f"{reading.get(keys.PREFIX)}v2/"
+    own = f"{prefix}v2/"
     if reading.node("storage") is not None:
         for index, route in enumerate(found.routes):
             # Own storage comes first, so nothing would ever go this way; and who wrote it believes that it does.
