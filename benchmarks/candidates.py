@@ -21,7 +21,10 @@ from tests.e2e.process import SEARCH_PATH, free_port
 __all__ = [
     "CANDIDATES",
     "NGINX",
+    "NGINX_PROXY",
     "NGINX_REGISTRY",
+    "PROXY",
+    "PROXY_REGISTRY",
     "REGD",
     "REGISTRY",
     "Candidate",
@@ -94,6 +97,29 @@ _STATIC: Final = """\
     }}
 """
 
+#: The same below /v2/, for those who stand in front of it.
+_STATIC_BELOW: Final = """\
+    server {{
+        listen 127.0.0.1:{port};
+        location /v2/ {{ alias {data}/; }}
+    }}
+"""
+
+#: What nginx.conf says in front of a registry, said to regd.
+_PROXY_YML: Final = """\
+version: 0.1
+log:
+  level: info
+  accesslog:
+    disabled: {no_access_log}
+http:
+  addr: 127.0.0.1:{port}
+reverseproxy:
+  routes:
+    - {{path: /v1/, status: 404}}
+    - {{path: /v2/, upstreams: ["http://127.0.0.1:{upstream}"]}}
+"""
+
 #: One that answers from memory, and so shows what a request costs at least.
 _FIXED: Final = """\
     server {{
@@ -161,6 +187,9 @@ class Candidate:
         if self.name == NGINX.name:
             algorithm, _, encoded = digest.partition(":")
             return f"/docker/registry/v2/blobs/{algorithm}/{encoded[:2]}/{encoded}/data"
+        if self.name in {PROXY.name, NGINX_PROXY.name}:
+            algorithm, _, encoded = digest.partition(":")
+            return f"/v2/docker/registry/v2/blobs/{algorithm}/{encoded[:2]}/{encoded}/data"
         return f"/v2/{repository}/blobs/{digest}"
 
 
@@ -188,14 +217,17 @@ def _nginx(place: Place, name: str, rest: str, ready: frozenset[int]) -> Start:
 
 
 def _start_regd(place: Place) -> list[Start]:
+    return [_regd_at(place, _write_registry_yml(place, "regd", place.port), frozenset({200}))]
+
+
+def _regd_at(place: Place, path: str, ready: frozenset[int]) -> Start:
     twistd = str(Path(sys.executable).with_name("twistd"))
     try:
         importlib.metadata.version("regd")
         environment = {}
     except importlib.metadata.PackageNotFoundError:
         environment = {"PYTHONPATH": str(_ROOT)}
-    path = _write_registry_yml(place, "regd", place.port)
-    return [Start((twistd, "--nodaemon", "--pidfile=", "regd", "-c", path), place.port, environment=environment)]
+    return Start((twistd, "--nodaemon", "--pidfile=", "regd", "-c", path), place.port, ready, environment=environment)
 
 
 def _start_registry(place: Place) -> list[Start]:
@@ -218,6 +250,34 @@ def _start_static(place: Place) -> list[Start]:
     return [_nginx(place, "nginx", _STATIC.format(port=place.port, data=place.data), frozenset({404}))]
 
 
+def _files_at(place: Place, port: int) -> Start:
+    # There is no page at /v2/, and it says so as soon as it serves.
+    return replace(_nginx(place, "nginx-files", _STATIC_BELOW.format(port=port, data=place.data), frozenset({403})), port=port)
+
+
+def _start_nginx_proxy(place: Place) -> list[Start]:
+    upstream = free_port()
+    rest = PROXYING.format(upstream=upstream, port=place.port)
+    return [_files_at(place, upstream), _nginx(place, "nginx-proxy", rest, frozenset({403}))]
+
+
+def _proxy_at(place: Place, upstream: int, ready: frozenset[int]) -> Start:
+    path = place.directory / "proxy.yml"
+    text = _PROXY_YML.format(port=place.port, upstream=upstream, no_access_log=str(not place.access_log).lower())
+    path.write_text(text, encoding="utf-8")
+    return _regd_at(place, str(path), ready)
+
+
+def _start_proxy(place: Place) -> list[Start]:
+    upstream = free_port()
+    return [_files_at(place, upstream), _proxy_at(place, upstream, frozenset({403}))]
+
+
+def _start_proxy_registry(place: Place) -> list[Start]:
+    upstream = free_port()
+    return [_registry_at(place, upstream), _proxy_at(place, upstream, frozenset({200}))]
+
+
 def prepare_fixed(place: Place) -> list[Start]:
     """An nginx that answers everything with ``{}``; no candidate, but what the machine can do."""
     return [_nginx(place, "nginx-fixed", _FIXED.format(port=place.port), frozenset({200}))]
@@ -227,9 +287,15 @@ REGD: Final = Candidate("regd", (), _start_regd)
 REGISTRY: Final = Candidate("docker-registry", ("docker-registry",), _start_registry)
 NGINX_REGISTRY: Final = Candidate("nginx+registry", ("docker-registry", "nginx"), _start_nginx_registry)
 NGINX: Final = Candidate("nginx", ("nginx",), _start_static)
+#: Both in front of an nginx with files, so that what is compared is who passes on.
+PROXY: Final = Candidate("regd+nginx", ("nginx",), _start_proxy)
+NGINX_PROXY: Final = Candidate("nginx+nginx", ("nginx",), _start_nginx_proxy)
+PROXY_REGISTRY: Final = Candidate("regd+registry", ("docker-registry",), _start_proxy_registry)
 
 #: By name, in the order in which they take turns.
-CANDIDATES: Final = {candidate.name: candidate for candidate in (REGD, REGISTRY, NGINX_REGISTRY, NGINX)}
+CANDIDATES: Final = {
+    candidate.name: candidate for candidate in (REGD, REGISTRY, NGINX_REGISTRY, NGINX, PROXY, NGINX_PROXY, PROXY_REGISTRY)
+}
 
 
 def regd_with(variables: Mapping[str, str]) -> Candidate:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from benchmarks import loads
-from benchmarks.candidates import NGINX, NGINX_REGISTRY, REGISTRY
+from benchmarks.candidates import NGINX, NGINX_PROXY, NGINX_REGISTRY, PROXY, PROXY_REGISTRY, REGD, REGISTRY
 from benchmarks.data import EMPTY, SEEDED, Data, repositories, tags
 from benchmarks.loads import Load
 from benchmarks.results import Goal, Unit
@@ -41,6 +41,7 @@ class Row:
     :ivar goals: what is to be reached.
     :ivar media: where it is measured, unless there is only one.
     :ivar pairs: how many pairs of turns are enough, where it is fewer than usual.
+    :ivar subject: what is compared with them, where it is not the registry alone.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Row:
     goals: tuple[Goal, ...] = ()
     media: tuple[str, ...] = _MEDIA
     pairs: int = 1000
+    subject: str = REGD.name
 
 
 _ALL: Final = (*_BOTH, NGINX.name)
@@ -63,6 +65,8 @@ _TWICE: Final = (Goal(2, REGISTRY.name),)
 _PUSH: Final = (Goal(3, REGISTRY.name, "tmpfs"), Goal(2, REGISTRY.name, "disk"))
 _IMAGES: Final = (Goal(4, REGISTRY.name, "disk"),)
 _AS_FILES: Final = (Goal(1.2, NGINX.name),)
+_PROXIES: Final = (NGINX_PROXY.name,)
+_LEVEL: Final = (Goal(1, NGINX_PROXY.name),)
 _A_PAGE: Final = (Goal(0.005),)
 _SOON: Final = (Goal(0.02),)
 _AT_REST: Final = (Goal(0.05),)
@@ -103,6 +107,40 @@ ROWS: Final = {
         *(_page("tags-page", "tags", count, tags, loads.tags_page) for count in _COUNTS),
         *(_page("catalog-page", "repositories", count, repositories, loads.catalog_page) for count in _COUNTS),
         Row("latency-p99", "GET /v2/ beside 8 uploads and 8 downloads", LATENCY, _BOTH, EMPTY, loads.latency_under_streams, _SOON),
+        *(
+            Row(
+                f"proxy-pull-{clients}",
+                f"pull a 256 MiB blob through a proxy, {clients} client{'s' if clients > 1 else ''}",
+                BYTES,
+                _PROXIES,
+                SEEDED,
+                partial(loads.pull, clients=clients),
+                _LEVEL,
+                subject=PROXY.name,
+            )
+            for clients in (1, 2)
+        ),
+        Row(
+            "proxy-small",
+            "GET a 1 KiB file through a proxy, 32 connections",
+            REQUESTS,
+            _PROXIES,
+            SEEDED,
+            loads.small_blob,
+            subject=PROXY.name,
+        ),
+        *(
+            Row(
+                f"proxy-push-{kind}",
+                f"push 64 MiB blobs through a proxy, {words}, 2 clients",
+                BYTES,
+                (NGINX_REGISTRY.name,),
+                EMPTY,
+                partial(loads.push, chunked=kind == "chunked"),
+                subject=PROXY_REGISTRY.name,
+            )
+            for kind, words in (("fixed", "Content-Length"), ("chunked", "chunked"))
+        ),
         # An idle daemon knows no medium, and a minute is a minute.
         Row("idle", "CPU of an idle server", IDLE, (), EMPTY, loads.idle, _AT_REST, media=("tmpfs",), pairs=1),
         Row("memory", "the largest process after all loads in one life", MEMORY, _ONE, EMPTY, loads.everything, _SMALL, pairs=1),

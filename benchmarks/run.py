@@ -77,7 +77,8 @@ class Run:
         :return: as many whole rounds as could be measured, and what went wrong, or nothing.
         """
         names = [REGD.name, *(peer for peer in row.peers if self._peers is None or peer in self._peers)]
-        skipped = {name: f"not installed: {', '.join(missing)}" for name in names if (missing := self._candidates[name].missing())}
+        who = {name: self._candidates[row.subject if name == REGD.name else name] for name in names}
+        skipped = {name: f"not installed: {', '.join(missing)}" for name in names if (missing := who[name].missing())}
         goals = [goal for goal in row.goals if goal.medium in {"", medium.name}]
         rounds: list[Mapping[str, Turn]] = []
         result = Result(row.name, row.title, medium.name, row.unit, goals, rounds, skipped)
@@ -87,7 +88,7 @@ class Run:
                 if name not in skipped:
                     progress(f"{row.name} on {medium.name}, round {number + 1} of {pairs}: {name}")
                     try:
-                        turns[name] = self._turn(self._candidates[name], row, medium)
+                        turns[name] = self._turn(who[name], row, medium)
                     except (OSError, UnexpectedReply, AssertionError, subprocess.SubprocessError) as error:
                         return result, f"{row.name} on {medium.name}, {name}: {error}"
             rounds.append(turns)

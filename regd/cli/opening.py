@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from regd.config import Config, ConfigError, InMemoryStorage, load
+from regd.config import Config, ConfigError, InMemoryStorage, NoStorage, load
 from regd.maintenance.blocking import filesystem
 from regd.storage.driver import StorageError
 from regd.storage.filesystem import FilesystemDriver
@@ -53,6 +53,8 @@ def opened(config: Config, *, writable: bool) -> Iterator[FilesystemDriver]:
     """
     if isinstance(config.storage.driver, InMemoryStorage):
         raise CannotRun("storage.inmemory is in the memory of the daemon alone, so there is nothing here for a command to work on")
+    if isinstance(config.storage.driver, NoStorage):
+        raise CannotRun("storage: this configuration has none, it is that of a proxy; so there is nothing here for a command to work on")
     root = config.storage.driver.rootdirectory
     if not os.path.isdir(root):
         # A daemon makes it. Here it is the wrong file, or a disk that is not mounted.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from regd.config import keys
@@ -161,13 +161,17 @@ def _config(reading: _Reading) -> Config:
     for key in keys.ACCEPTED:
         get(key)
     http = _http(reading)
+    driver, maintenance = _driver(reading), _maintenance(reading)
+    if isinstance(driver, NoStorage):
+        # There is nothing to look after.
+        maintenance = replace(maintenance, uploadpurging=UploadPurging(enabled=False))
     return Config(
         version=get(keys.VERSION),
         log=_log(reading),
         storage=Storage(
-            driver=_driver(reading),
+            driver=driver,
             delete=Delete(get(keys.DELETE_ENABLED)),
-            maintenance=_maintenance(reading),
+            maintenance=maintenance,
         ),
         http=http,
         catalog=Catalog(get(keys.CATALOG_MAXENTRIES)),

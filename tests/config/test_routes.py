@@ -102,6 +102,7 @@ class RoutesTests(ConfigCase):
     def test_storage(self) -> None:
         text = f"reverseproxy: {{routes: [{{path: /, {UP}}}]}}\n"
         self.assertEqual(self.load(ONLY + text).config.storage.driver, NoStorage())
+        self.assertFalse(self.load(ONLY + text).config.storage.maintenance.uploadpurging.enabled)
         self.assertNotEqual(self.config(text).storage.driver, NoStorage())
         # Without routes there is nothing to do without storage.
         self.assertIn("found no driver", self.problem(f"{ONLY}reverseproxy: {{routes: []}}"))
