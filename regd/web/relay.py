@@ -61,7 +61,8 @@ class Relay:
     :param sink: the transport that is written to.
     :param length: how many bytes, more than 0.
     :param progress: called whenever something has moved.
-    :param finished: called once, at the end: with whether all of them have been taken by the sink.
+    :param finished: called once, at the end: with whether all of them have been taken by the sink. The source is not read then; who wants
+        to goes on.
     :ivar received: bytes that were read from the source so far.
     :ivar sent: bytes that the sink has taken so far.
     :raises OSError: when no descriptors are left for a pipe.

@@ -16,6 +16,7 @@ from typing import Any
 from twisted.internet import tcp, unix
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address
+from twisted.internet.base import BaseConnector
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols.basic import LineReceiver
@@ -395,6 +396,31 @@ class TransportTests(SynchronousTestCase):
         descriptor.doWrite()
         self.assertTrue(descriptor.dataBuffer)
         self.assertEqual(descriptor._tempDataBuffer, [])
+
+    def test_what_a_producer_waits_for(self) -> None:
+        """``_isSendBufferFull``: asked after each write; a producer is paused when it says so."""
+        descriptor: Any = FileDescriptor(Clock())  # type: ignore[arg-type]  # it is asked for no descriptors here
+        descriptor.connected = True
+        self.patch(descriptor, "startWriting", lambda: None)
+        self.patch(descriptor, "_isSendBufferFull", lambda: True)
+        paused: list[object] = []
+
+        class Producer:
+            def pauseProducing(self) -> None:
+                paused.append(self)
+
+        descriptor.producer, descriptor.streamingProducer = Producer(), True
+        descriptor.write(b"abc")
+        self.assertEqual(len(paused), 1)
+
+    def test_what_connectors_make(self) -> None:
+        """``_makeTransport``: the connectors of ``regd/proxy/dialing.py`` make transports of their own there, with these arguments."""
+        for kind, call in (
+            (tcp.Connector, "return Client(self.host, self.port, self.bindAddress, self, self.reactor)"),
+            (unix.Connector, "return Client(self.address, self, self.reactor, self.checkPID)"),
+        ):
+            self.assertIn(call, inspect.getsource(kind._makeTransport))
+        self.assertIn("self.transport: Client | None = self._makeTransport()", inspect.getsource(BaseConnector.connect))
 
     def test_state(self) -> None:
         """Among them what forbids writing past the buffers: ``_writeDisconnecting``, ``_aborting``."""
