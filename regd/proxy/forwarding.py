@@ -86,6 +86,7 @@ class Forwarding:
         problem = None
         while (server := self.balancer.choose(tried)) is not None:
             server.busy += 1
+            connection: UpstreamConnection | None = None
             try:
                 connection = server.at_hand()
                 reused = connection is not None
@@ -116,6 +117,8 @@ class Forwarding:
                     raise problem from None
             except BaseException:
                 server.busy -= 1
+                if connection is not None and not connection.ended:
+                    connection.abort()
                 raise
             else:
                 server.succeeded()
