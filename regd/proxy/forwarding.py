@@ -71,7 +71,8 @@ class Forwarding:
         finally:
             server.busy -= 1
             request.on_lost = _nothing
-            if not connection.ended:
+            # Where it has ended, the connection may have the next request of this very client already.
+            if not answer.body.ended:
                 connection.abort()
 
     async def _ask(

@@ -243,6 +243,25 @@ class FaultsTest(E2ETestCase):
             time.sleep(0.03)
             self.assertEqual(status_of(ask_raw(self.proxy.port, b"POST /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab")), 200)
 
+    def test_pipelined(self) -> None:
+        """The next request is passed on while the one before is being finished, on the same connection to the upstream."""
+        post = b"POST /v2/%d HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+        get = b"GET /v2/%d HTTP/1.1\r\nHost: x\r\n\r\n"
+        before = self.upstream.accepted
+        for head in (post, get):
+            self.upstream.seen.clear()
+            with socket.create_connection(("127.0.0.1", self.proxy.port), timeout=10) as client:
+                client.sendall(b"".join(head % number for number in range(50)))
+                found = b""
+                while found.count(b"\r\n\r\nok\n") < 50:
+                    more = client.recv(65536)
+                    self.assertTrue(more, found[-200:])
+                    found += more
+            self.assertEqual(found.count(b"HTTP/1.1 200 OK"), 50)
+            numbers = [exchange.line.split()[1] for exchange in self.upstream.seen]
+            self.assertEqual(numbers, [f"/v2/{number}" for number in range(50)])
+        self.assertLessEqual(self.upstream.accepted - before, 2)
+
     def test_what_may_be_repeated_is(self) -> None:
         calls: list[str] = []
 

@@ -131,7 +131,7 @@ class SmugglingTest(E2ETestCase):
         self.upstream.seen.clear()
         data = b"POST /first HTTP/1.1\r\nHost: x\r\n" + b"".join(pieces)
         with socket.create_connection(("127.0.0.1", self.proxy.port), timeout=10) as client:
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(OSError):
                 for begin in range(0, len(data), size):
                     client.sendall(data[begin : begin + size])
                 client.shutdown(socket.SHUT_WR)
