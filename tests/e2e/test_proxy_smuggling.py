@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.e2e.case import E2ETestCase
+from tests.e2e.process import wait_until
 from tests.e2e.proxying import Exchange, Proxy, Upstream, ask_raw
 from tests.web.smuggling import BROKEN_CHUNKS, EVIL, REFUSED
 
@@ -40,6 +41,15 @@ class SmugglingTest(E2ETestCase):
         )
         cls.addClassCleanup(cls.proxy.stop)
         cls.proxy.start()
+
+    def setUp(self) -> None:
+        self.settle()
+        self.upstream.seen.clear()
+
+    def settle(self) -> None:
+        """Wait until the upstream has seen all that it is going to see."""
+        self.proxy.wait_quiet()
+        wait_until(lambda: self.upstream.open == self.proxy.connections()[1], 10, "the upstream to notice that connections have ended")
 
     def send(self, data: bytes, size: int) -> bytes:
         """
@@ -77,7 +87,7 @@ class SmugglingTest(E2ETestCase):
                     found = self.send(head + chunks + EVIL, size)
                     self.assertTrue(found.startswith(b"HTTP/1.1 400 Bad Request\r\n"), found)
                     self.assertEqual(found.count(b"HTTP/1.1 "), 1)
-                    self.proxy.wait_quiet()
+                    self.settle()
                     self.assertLessEqual(len(self.upstream.seen), 1)
                     for exchange in self.upstream.seen:
                         self.assertEqual(exchange.line, "POST / HTTP/1.1")
@@ -140,7 +150,7 @@ class SmugglingTest(E2ETestCase):
                 while more := client.recv(65536):
                     found += more
         answers = len(re.findall(rb"HTTP/1\.1 200 OK\r\n", found))
-        self.proxy.wait_quiet()
+        self.settle()
         self.assertLessEqual(len(self.upstream.seen), answers + 1)
         for exchange in self.upstream.seen:
             lengths, codings = exchange.all("content-length"), exchange.all("transfer-encoding")
