@@ -27,7 +27,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "telemetry": frozenset({"config", "storage"}),
     "web": frozenset({"registry", "storage", "manifest", "names", "errors", "telemetry"}),
     # Its routes, upstreams and time-outs are the configuration's values; what it does not do itself, the channel of web does.
-    "proxy": frozenset({"config", "web", "errors"}),
+    # Its cache keeps what it fetches by the registry's rules, and in its storage.
+    "proxy": frozenset({"config", "web", "registry", "storage", "manifest", "names", "errors", "pace"}),
     "workers": frozenset({"web"}),
     "service": frozenset(
         {"workers", "proxy", "web", "telemetry", "registry", "maintenance", "storage", "config", "manifest", "names", "errors"}
