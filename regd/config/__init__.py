@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from regd.config.addresses import TCPAddress, UnixAddress
+from regd.config.caching import CacheLimits, CacheUpstream, PullThrough
 from regd.config.error import ConfigError
 from regd.config.load import DEFAULT_PATH, default_path, load, parse
 from regd.config.model import (
@@ -41,6 +42,8 @@ __all__ = [
     "DEFAULT_PATH",
     "HTTP",
     "AccessLog",
+    "CacheLimits",
+    "CacheUpstream",
     "Catalog",
     "Config",
     "ConfigError",
@@ -58,6 +61,7 @@ __all__ = [
     "ManifestValidation",
     "NoStorage",
     "Platform",
+    "PullThrough",
     "ReadOnly",
     "Report",
     "ReverseProxy",

@@ -15,7 +15,8 @@ _TLS = "this version does not speak TLS; it belongs to the proxy in front"
 _PROMETHEUS = "this version has no page of metrics"
 _HEALTH = "this version makes no checks at intervals; http.debug.addr serves /debug/health"
 _NOTIFICATIONS = "this version sends no notifications"
-_PROXY = "nothing to do without proxy.remoteurl, which this version does not have"
+_EXEC = "no program is asked for credentials; they are proxy.username and proxy.password"
+_WRITE = "a fetch goes on for as long as bytes come"
 _REPORTING = "errors are reported to the log only"
 _MIDDLEWARE = "middleware does not run; regd sends every blob itself"
 _SCHEMA1 = "manifests of schema 1 are refused"
@@ -110,8 +111,9 @@ FOREIGN: tuple[Row, ...] = (
     Ignored("health.file", _HEALTH, inner=_items("file interval threshold")),
     Ignored("health.http", _HEALTH, inner=_items("uri headers headers.* headers.*[] statuscode timeout interval threshold")),
     Ignored("health.tcp", _HEALTH, inner=_items("addr timeout interval threshold")),
-    Refused("proxy.remoteurl", "this version is not a cache of another registry", "nothing"),
-    *_ignored("proxy", _PROXY, "username password ttl exec.command exec.lifetime cachewritetimeout remotenamespace"),
+    *_ignored("proxy", _EXEC, "exec.command exec.lifetime"),
+    Ignored("proxy.cachewritetimeout", _WRITE),
+    Refused("proxy.remotenamespace", "names at an upstream are what follows the prefix here, and are not changed otherwise", "nothing"),
     Ignored("compatibility.schema1.enabled", _SCHEMA1, harmless=("false",)),
     Ignored("compatibility.schema1.signingkeyfile", _SCHEMA1),
     Ignored("policy.repository.classes", "images of every class are taken", inner=(Inner(""), Inner("[]"))),

@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 from regd.config import checks
 from regd.config.addresses import TCPAddress, UnixAddress, parse_unix_address
+from regd.config.caches import PARTS, maxage, maxsize, remote_url, upstreams
+from regd.config.caching import CacheLimits, CacheUpstream
 from regd.config.error import shown
 from regd.config.foreign import FOREIGN
 from regd.config.model import GarbageCollect, Network, Platform, UploadPurging
-from regd.config.proxying import Limits, Route
+from regd.config.proxying import Limits, Route, Upstream
 from regd.config.routes import routes, size
 from regd.config.schema import Key, Row, build
 from regd.config.values import Parser, boolean, choice, duration, from_text, integer, list_of, record, text
@@ -104,6 +106,15 @@ INDEX_PLATFORMLIST: Key[tuple[Platform, ...]] = Key(
 TRUSTED: Key[tuple[Network, ...]] = Key("reverseproxy.trusted", list_of(from_text(checks.network), "10.0.0.0/8"), ())
 ROUTES: Key[tuple[Route, ...]] = Key("reverseproxy.routes", routes(), ())
 
+REMOTEURL: Key[Upstream | None] = Key("proxy.remoteurl", from_text(remote_url, lambda found: str(found or "none")), None)
+#: The keys that describe the upstream beside ``proxy.remoteurl``, by their last name. ``Any``: they are of many types.
+REMOTE: Mapping[str, Key[Any]] = MappingProxyType({name: Key(f"proxy.{name}", *part) for name, part in PARTS.items()})
+TTL = Key("proxy.ttl", duration(), 604800.0)
+UPSTREAMS: Key[tuple[CacheUpstream, ...]] = Key("proxy.upstreams", upstreams(), ())
+CACHE_MAXSIZE: Key[int | None] = Key("proxy.cache.maxsize", maxsize(), None)
+CACHE_MAXAGE: Key[float | None] = Key("proxy.cache.maxage", maxage(), None)
+CACHE_INTERVAL = Key("proxy.cache.interval", checks.interval(duration(minimum=1_000_000_000)), CacheLimits().interval)
+
 #: Every one of them. ``Any``: they are of many types.
 OBEYED: tuple[Key[Any], ...] = (
     VERSION,
@@ -157,6 +168,13 @@ OBEYED: tuple[Key[Any], ...] = (
     INDEX_PLATFORMLIST,
     TRUSTED,
     ROUTES,
+    REMOTEURL,
+    *REMOTE.values(),
+    TTL,
+    UPSTREAMS,
+    CACHE_MAXSIZE,
+    CACHE_MAXAGE,
+    CACHE_INTERVAL,
 )
 #: Those that leave nothing to do. They are read all the same: their values have to be right, and may be worth a warning.
 ACCEPTED: tuple[Key[Any], ...] = (INMEMORY, REDIRECT_DISABLE, CACHE_DESCRIPTOR, CACHE_LAYERINFO, CACHE_SIZE, HTTP2_DISABLED)

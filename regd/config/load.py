@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from regd.config import keys
+from regd.config.caches import in_plain_text, make_upstream
+from regd.config.caching import CacheLimits, CacheUpstream, PullThrough
 from regd.config.document import ListNode, MapNode, Node, is_null, parse_document
 from regd.config.environment import CONFIGURATION_PATH, override
 from regd.config.error import ConfigError, one_line, shown
@@ -42,6 +44,7 @@ from regd.config.values import Place
 __all__ = ["DEFAULT_PATH", "default_path", "load", "parse"]
 
 T = TypeVar("T")
+_Driver = FilesystemStorage | InMemoryStorage | NoStorage
 
 DEFAULT_PATH = "/etc/regd/config.yml"
 #: A configuration is a few KiB; a wrong file (an image, a log) should not be read to its end.
@@ -128,6 +131,8 @@ class _Reading:
     tree: MapNode
     errors: list[ConfigError]
     warnings: list[str] = field(default_factory=list)
+    #: By the identity of the key: one that is asked for twice is read, and complained about, once. ``Any``: keys are of many types.
+    _known: dict[int, Any] = field(default_factory=dict)
 
     def node(self, path: str) -> Node | None:
         """What stands at a path; ``None`` if nothing does, or if a section above it is no map (the survey has said so)."""
@@ -146,6 +151,12 @@ class _Reading:
 
     def get(self, key: Key[T]) -> T:
         """The value of a key, or its default; the default also after an error, which is kept."""
+        if id(key) not in self._known:
+            self._known[id(key)] = self._read(key)
+        found: T = self._known[id(key)]
+        return found
+
+    def _read(self, key: Key[T]) -> T:
         node = self.node(key.path)
         if node is None or is_null(node):
             return key.default
@@ -178,6 +189,7 @@ def _config(reading: _Reading) -> Config:
         tags=Tags(get(keys.TAGS_MAXTAGS)),
         validation=_validation(reading),
         reverseproxy=_reverseproxy(reading, http.prefix),
+        proxy=_proxy(reading, driver, maintenance),
     )
 
 
@@ -192,7 +204,7 @@ def _log(reading: _Reading) -> Log:
     )
 
 
-def _driver(reading: _Reading) -> FilesystemStorage | InMemoryStorage | NoStorage:
+def _driver(reading: _Reading) -> _Driver:
     """The one driver that is named. As in registry:2, the name is enough: ``inmemory:`` without a value chooses it."""
     section = reading.node("storage")
     entries = section.entries if isinstance(section, MapNode) else {}
@@ -299,3 +311,61 @@ def _validation(reading: _Reading) -> Validation:
             indexes=IndexRules(get(keys.INDEX_PLATFORMS), get(keys.INDEX_PLATFORMLIST)),
         ),
     )
+
+
+def _proxy(reading: _Reading, driver: _Driver, maintenance: Maintenance) -> PullThrough:
+    """The cache, in whichever of its two forms; and what does not go together with one."""
+    remote, listed = reading.get(keys.REMOTEURL), reading.get(keys.UPSTREAMS)
+    parts = {name: reading.get(key) for name, key in keys.REMOTE.items()}
+    ttl, limits = reading.get(keys.TTL), _cache_limits(reading)
+    if remote is None:
+        _say_useless(reading, (*keys.REMOTE.values(), keys.TTL), "nothing to do without proxy.remoteurl")
+    elif listed:
+        found = f"proxy.upstreams ({_origin(reading, keys.UPSTREAMS)}): found it beside proxy.remoteurl"
+        reading.errors.append(ConfigError(f"{found}, allowed: one of them; with remoteurl all of this registry is a cache"))
+    else:
+        try:
+            listed = (make_upstream(remote, **parts),)
+        except ValueError as error:
+            # What was found are secrets, or paths whose names say enough.
+            reading.errors.append(ConfigError(f"proxy.remoteurl ({_origin(reading, keys.REMOTEURL)}): allowed is {error}"))
+        if not reading.given(keys.CACHE_MAXAGE):
+            limits = replace(limits, maxage=ttl or None)
+    if not listed:
+        useless = (keys.CACHE_MAXSIZE, keys.CACHE_MAXAGE, keys.CACHE_INTERVAL)
+        _say_useless(reading, useless, "nothing to do without proxy.remoteurl or proxy.upstreams")
+        return PullThrough()
+    _check_surroundings(reading, listed, driver, maintenance)
+    return PullThrough(listed, limits)
+
+
+def _cache_limits(reading: _Reading) -> CacheLimits:
+    get = reading.get
+    return CacheLimits(get(keys.CACHE_MAXSIZE), get(keys.CACHE_MAXAGE), get(keys.CACHE_INTERVAL))
+
+
+def _check_surroundings(reading: _Reading, upstreams: tuple[CacheUpstream, ...], driver: _Driver, maintenance: Maintenance) -> None:
+    """A cache has to store what it fetches; and passwords want to be secret on their way, too."""
+    key = keys.UPSTREAMS if reading.given(keys.UPSTREAMS) else keys.REMOTEURL
+    if isinstance(driver, NoStorage):
+        found = f"{key.path} ({_origin(reading, key)}): found it without storage"
+        reading.errors.append(ConfigError(f"{found}, allowed: storage beside it, where the cache keeps what it fetches"))
+    if maintenance.readonly.enabled:
+        found = f"{key.path} ({_origin(reading, key)}): found it beside {keys.READONLY_ENABLED.path}: true"
+        reading.errors.append(ConfigError(f"{found}, allowed: one of them; a cache stores what it fetches, and takes no pushes anyway"))
+    for upstream in filter(in_plain_text, upstreams):
+        where = f"{key.path} ({_origin(reading, key)})"
+        reading.warnings.append(f"{where}: the password for {upstream.remote} goes there in plain text; https:// would hide it")
+
+
+def _say_useless(reading: _Reading, useless: tuple[Key[Any], ...], why: str) -> None:
+    """One warning for those of some keys that ask for something."""
+    given = [key for key in useless if reading.given(key) and reading.get(key) != key.default]
+    if given:
+        reading.warnings.append(f"{', '.join(f'{key.path} ({_origin(reading, key)})' for key in given)}: {why}")
+
+
+def _origin(reading: _Reading, key: Key[Any]) -> str:
+    """Where a key stands."""
+    node = reading.node(key.path)
+    return node.origin if node is not None else "not given"

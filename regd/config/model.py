@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Literal
 
 from regd.config.addresses import TCPAddress, UnixAddress
+from regd.config.caching import PullThrough
 from regd.config.patterns import Pattern
 from regd.config.proxying import Limits, Route
 from regd.config.window import Window
@@ -304,6 +305,7 @@ class Config:
     tags: Tags
     validation: Validation
     reverseproxy: ReverseProxy
+    proxy: PullThrough = field(default_factory=PullThrough)
 
 
 @dataclass(frozen=True)

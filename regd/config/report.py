@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from regd.config import keys
+from regd.config.caching import PullThrough
 from regd.config.error import ConfigError
 from regd.config.load import default_path, load
 from regd.config.model import Config, FilesystemStorage, NoStorage
@@ -60,6 +61,9 @@ def _value(config: Config, path: str) -> tuple[bool, Any]:
     """
     if isinstance(config.storage.driver, NoStorage) and path.startswith("storage."):
         return False, None
+    if path.startswith("proxy."):
+        told = _told(config.proxy)
+        return path in told, told.get(path)
     chosen = "filesystem" if isinstance(config.storage.driver, FilesystemStorage) else "inmemory"
     value: Any = config
     for name in path.split("."):
@@ -70,3 +74,15 @@ def _value(config: Config, path: str) -> tuple[bool, Any]:
         else:
             return False, None
     return True, value
+
+
+def _told(proxy: PullThrough) -> Mapping[str, Any]:
+    """What is in effect of ``proxy``, by key, in the form that was chosen. ``Any``: keys are of many types."""
+    whole, limits = proxy.whole, proxy.limits
+    told: dict[str, Any] = {keys.REMOTEURL.path: whole and whole.remote, keys.UPSTREAMS.path: proxy.upstreams}
+    if whole is not None:
+        told = {key.path: getattr(whole, name) for name, key in keys.REMOTE.items() if hasattr(whole, name)}
+        told[keys.REMOTEURL.path] = whole.remote
+    if proxy.upstreams:
+        told |= {keys.CACHE_MAXSIZE.path: limits.maxsize, keys.CACHE_MAXAGE.path: limits.maxage, keys.CACHE_INTERVAL.path: limits.interval}
+    return told

@@ -229,7 +229,7 @@ class ErrorTests(ConfigCase):
                 "h",
                 "http.tls.letsencrypt.hosts (REGISTRY_HTTP_TLS_LETSENCRYPT_HOSTS_0): found, but ",
             ),
-            ("REGISTRY_PROXY_REMOTEURL", "*x", "proxy.remoteurl (REGISTRY_PROXY_REMOTEURL): found, but "),
+            ("REGISTRY_PROXY_REMOTEURL", "*x", 'proxy.remoteurl (REGISTRY_PROXY_REMOTEURL): found "*x", allowed: the URL of a registry'),
         ):
             line = self.problem(MINIMAL, **{name: value})
             self.assertTrue(line.startswith(start), line)
