@@ -1,9 +1,10 @@
 """
 Bytes from the event loop to the end of a file, in batches, stored and hashed off the loop.
 
-The network hands in chunks as they arrive. When :data:`BATCH` bytes have gathered, or no more will come, a thread stores them, and whatever
-has gathered meanwhile after them. When more than :data:`HIGH_WATER` bytes wait, the producer is paused, which closes the client's TCP
-window; so an upload costs this much memory whatever its size, and no thread while its client is silent.
+The network hands in chunks as they arrive. When :data:`BATCH` bytes have gathered, or no more will come, or somebody waits for them to be
+stored, a thread stores them, and whatever has gathered meanwhile after them. When more than :data:`HIGH_WATER` bytes wait, the producer is
+paused, which closes the client's TCP window; so an upload costs this much memory whatever its size, and no thread while its client is
+silent.
 
 Where the producer is a :class:`~regd.storage.driver.Lender`, as a socket's is, the thread then takes what follows from there itself, into a
 buffer of its own, until the client pauses: no byte passes the event loop, nothing is handed over, and uploads of one process run side by
@@ -76,9 +77,9 @@ class QueuedAppender:
     """
     An :class:`~regd.storage.driver.Appender` over a :class:`Sink`.
 
-    The event loop owns everything but ``_queue``, ``_waiting``, ``_working``, ``_last``, ``_failure`` and ``_closed``, which it shares with
-    the one thread that works at a time, under ``_lock``. While that thread has a source, ``size`` is the thread's: the event loop writes
-    nothing then.
+    The event loop owns everything but ``_queue``, ``_waiting``, ``_working``, ``_soon``, ``_last``, ``_failure`` and ``_closed``, which it
+    shares with the one thread that works at a time, under ``_lock``. While that thread has a source, ``size`` is the thread's: the event
+    loop writes nothing then.
 
     :param threads: where what has gathered is stored.
     :param streams: where sources are read, or ``None`` to leave that to the event loop.
@@ -94,6 +95,7 @@ class QueuedAppender:
         self._queue: list[bytes] = []
         self._waiting = 0
         self._working = False
+        self._soon = False
         self._last = False
         self._failure: StorageError | None = None
         self._producer: IPushProducer | None = None
@@ -133,6 +135,16 @@ class QueuedAppender:
         if full and not self._paused and self._producer is not None:
             self._paused = True
             self._producer.pauseProducing()
+        if start:
+            self._worker = self._threads.run(self._work)
+
+    def store(self) -> None:
+        """See :class:`~regd.storage.driver.Appender`."""
+        with self._lock:
+            if not self._queue or self._closed:
+                return
+            self._soon = True
+            start, self._working = not self._working, True
         if start:
             self._worker = self._threads.run(self._work)
 
@@ -245,15 +257,16 @@ class QueuedAppender:
 
     def _rest(self) -> None:
         """With the lock: this thread's work is done."""
-        self._working = self._last = False
+        self._working = self._soon = self._last = False
         if self._closed:
             self._sink.close()
 
     def _next_batch(self) -> list[bytes]:
         """What has gathered; nothing when this thread's work is done."""
         with self._lock:
-            if self._failure is None and self._queue and (self._waiting >= BATCH or self._last):
+            if self._failure is None and self._queue and (self._waiting >= BATCH or self._soon or self._last):
                 batch, self._queue = self._queue, []
+                self._soon = False
                 return batch
             if not self._last or self._closed:
                 self._rest()

@@ -24,8 +24,10 @@ __all__ = [
     "Driver",
     "File",
     "Full",
+    "Growing",
     "HashState",
     "Held",
+    "Interrupted",
     "Lender",
     "Missing",
     "Source",
@@ -55,6 +57,12 @@ class Full(StorageError):
     """There is no room left: no space, or the quota is used up."""
 
 
+class Interrupted(Exception):
+    """
+    The rest of this content will not come. No failure of this storage: whoever was to bring it has said in the log why it does not.
+    """
+
+
 #: A path, and the content that it is to have.
 File = tuple[Path, bytes]
 
@@ -75,9 +83,10 @@ class Stat:
 
 class Content(Protocol):
     """
-    A file opened for reading. It stays readable, and the same, until :meth:`close`, whatever happens to its path.
+    Bytes opened for reading. They stay readable, and the same, until :meth:`close`, whatever happens to the path that they were found at.
+    Those of a file are all there; those that are still on their way from somewhere else come one after the other.
 
-    :ivar size: bytes in the file when it was opened.
+    :ivar size: bytes in the file when it was opened; those that are still to come included.
     """
 
     size: int
@@ -85,9 +94,47 @@ class Content(Protocol):
     def fileno(self) -> int | None:
         """A descriptor that the kernel can send from, or ``None`` where there is none."""
 
+    async def reach(self, offset: int) -> int:
+        """
+        Wait until there is something to be read at ``offset``. May be cancelled, by who has no use for it any more.
+
+        :param offset: less than ``size``, and not less than what was asked for before in the same range.
+        :returns: up to where there is, more than ``offset`` and at most ``size``. Of a file, that is its size, at once.
+        :raises Interrupted: when it will not come.
+        """
+
     async def read(self, offset: int, length: int) -> bytes:
         """
-        Up to ``length`` bytes from ``offset``; empty only at the end of the file.
+        Up to ``length`` bytes from ``offset``, no further than :meth:`reach` has said; empty only at the end of the file.
+
+        :raises StorageError: when reading fails.
+        :raises Interrupted: when what is there has to come from elsewhere, and does not.
+        """
+
+    def close(self) -> None:
+        """Give the file back. May be called again."""
+
+
+class Growing(Protocol):
+    """
+    A file opened for reading while somebody, in whichever process, appends to it. It stays readable until :meth:`close`, whatever happens
+    to its path.
+    """
+
+    def grown(self) -> int:
+        """
+        How many bytes can be read now; cheap, and on the event loop. That may become fewer only where an appender's :meth:`~Appender.flush`
+        has failed: then the bytes come again, the same.
+
+        :raises StorageError: when that cannot be told.
+        """
+
+    def fileno(self) -> int | None:
+        """As :meth:`Content.fileno`."""
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """
+        Up to ``length`` bytes from ``offset``; empty only where the file ends now.
 
         :raises StorageError: when reading fails.
         """
@@ -147,6 +194,12 @@ class Appender(Protocol):
 
     def write(self, data: bytes) -> None:
         """Take ``data`` to be stored; never blocks, never raises: a failure is told by :meth:`flush`."""
+
+    def store(self) -> None:
+        """
+        Have what was written so far stored soon, for those who :meth:`~Driver.follow` the file, instead of waiting until it is worth a
+        thread. Not durable by that. Never blocks, never raises, and costs nothing where nothing waits.
+        """
 
     async def flush(self) -> int:
         """
@@ -209,6 +262,13 @@ class Driver(Protocol):
 
     async def open(self, path: Path) -> Content:
         """
+        :raises Missing: when there is no file at ``path``.
+        """
+
+    async def follow(self, path: Path) -> Growing:
+        """
+        Open a file that somebody may be appending to.
+
         :raises Missing: when there is no file at ``path``.
         """
 

@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from regd.storage import files, locks, sweeping, watch
 from regd.storage.appending import QueuedAppender
 from regd.storage.directories import Directories
-from regd.storage.driver import Busy, Content, File, HashState, Missing, Stat, StorageError
+from regd.storage.driver import Busy, Content, File, Growing, HashState, Missing, Stat, StorageError
 from regd.storage.files import FileSink, Translated
 from regd.storage.layout import Path
 from regd.storage.listing import Listings
@@ -171,6 +171,10 @@ class FilesystemDriver:
             content.close()
 
     async def open(self, path: Path) -> Content:
+        """See :class:`~regd.storage.driver.Driver`."""
+        return self._open(path)
+
+    async def follow(self, path: Path) -> Growing:
         """See :class:`~regd.storage.driver.Driver`."""
         return self._open(path)
 
@@ -357,7 +361,7 @@ def held_at_most() -> int:
 
 
 class _FileContent:
-    """A :class:`~regd.storage.driver.Content` over a descriptor."""
+    """A :class:`~regd.storage.driver.Content`, and a :class:`~regd.storage.driver.Growing`, over a descriptor."""
 
     def __init__(self, path: str, fd: int, size: int, threads: Threads) -> None:
         self.size = size
@@ -368,6 +372,15 @@ class _FileContent:
     def fileno(self) -> int | None:
         """See :class:`~regd.storage.driver.Content`."""
         return self._fd
+
+    async def reach(self, offset: int) -> int:
+        """See :class:`~regd.storage.driver.Content`."""
+        return self.size
+
+    def grown(self) -> int:
+        """See :class:`~regd.storage.driver.Growing`."""
+        with Translated("look at", self._path):
+            return os.fstat(self._fd).st_size
 
     async def read(self, offset: int, length: int) -> bytes:
         """See :class:`~regd.storage.driver.Content`."""

@@ -18,7 +18,8 @@ It is the tree of ``registry:2``, to the letter, so that either can serve what t
     │       │   ├── startedat                              RFC 3339, UTC, whole seconds
     │       │   ├── hashstates/<alg>/<offset>              registry:2's; neither read nor written here
     │       │   └── digests/<alg>/<offset>                 regd's: hexadecimal digest of the first <offset> bytes
-    │       └── _referrers/<alg>/<hex>/<alg>/<hex>/link    regd's: that manifest has the subject <alg>/<hex>
+    │       ├── _referrers/<alg>/<hex>/<alg>/<hex>/link    regd's: that manifest has the subject <alg>/<hex>
+    │       └── _cache/<alg>/<hex>                         regd's: it came from an upstream, and was last used when this was written
     └── regd                                               regd's own files; registry:2 never looks here
         ├── gate                                           a lock that changes hold together, and a collection alone
         ├── gate.queue                                     a lock that all pass on their way to the gate
@@ -26,6 +27,10 @@ It is the tree of ``registry:2``, to the letter, so that either can serve what t
         ├── collecting                                     when that collection began: its own time
         ├── trash/<run>/<number>/<number>                  what a collection has taken away and not yet removed
         ├── damaged/<alg>/<hex>/data                       what a scrub has moved aside
+        ├── fetching/<alg>/<hex>
+        │   ├── data                                       what has come of a blob that is being fetched from an upstream
+        │   └── size                                       how many bytes it is going to have
+        ├── turns/<number>                                 locks of those who ask an upstream for something
         ├── collection.json                                what became of the last collection
         ├── purge.json                                     what became of the last purge of uploads
         ├── scrub                                          a lock of the one scrub that runs
@@ -40,6 +45,7 @@ component begins with ``_`` or ``.``.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from typing import NewType
 
@@ -50,9 +56,14 @@ __all__ = [
     "UploadId",
     "blob_data",
     "blobs",
+    "cached",
+    "cached_root",
     "collecting",
     "collector",
     "damaged",
+    "fetch_size",
+    "fetches",
+    "fetching",
     "gate",
     "gate_queue",
     "layer",
@@ -75,6 +86,7 @@ __all__ = [
     "tag_link",
     "tags",
     "trash",
+    "turn",
     "upload",
     "upload_data",
     "upload_digest",
@@ -264,6 +276,41 @@ def scrubbing() -> Path:
 def trash(run: str = "", number: int | None = None) -> Path:
     """The directory of what collections have taken away; of what one has; of one thing that one has."""
     return Path("/".join([f"{_OWN}/trash", *filter(None, (run, "" if number is None else str(number)))]))
+
+
+def fetches() -> Path:
+    """The directory of all blobs that are being fetched: a directory for each algorithm."""
+    return Path(f"{_OWN}/fetching")
+
+
+def fetching(digest: Digest) -> Path:
+    """The bytes of a blob, so far, that is being fetched from an upstream. Whoever fetches holds the file's end."""
+    return Path(f"{_OWN}/fetching/{_split(digest)}/data")
+
+
+def fetch_size(digest: Digest) -> Path:
+    """How many bytes a blob is going to have that is being fetched: decimal digits, in ASCII."""
+    return Path(f"{_OWN}/fetching/{_split(digest)}/size")
+
+
+def turn(key: str) -> Path:
+    """
+    The lock of those who ask an upstream for one and the same thing. Others share it at times: there are 4096 of them, because the file of
+    a lock is never removed.
+
+    :param key: what is asked for.
+    """
+    return Path(f"{_OWN}/turns/{hashlib.sha256(key.encode()).hexdigest()[:3]}")
+
+
+def cached(name: RepositoryName, digest: Digest) -> Path:
+    """An empty file: this blob or manifest of this repository came from an upstream. It was last used when the file was written."""
+    return Path(f"{_REPOSITORIES}/{name}/_cache/{_split(digest)}")
+
+
+def cached_root(name: RepositoryName) -> Path:
+    """The directory of what came from an upstream: a directory for each algorithm."""
+    return Path(f"{_REPOSITORIES}/{name}/_cache")
 
 
 def damaged(digest: Digest) -> Path:

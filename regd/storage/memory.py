@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from regd.storage.appending import QueuedAppender
-from regd.storage.driver import Busy, Content, File, HashState, Missing, Stat, StorageError
+from regd.storage.driver import Busy, Content, File, Growing, HashState, Missing, Stat, StorageError
 from regd.storage.layout import Path
 from regd.storage.sorted_names import SortedNames, in_bytes, in_text
 from regd.storage.threads import Inline
@@ -86,6 +86,10 @@ class MemoryDriver:
     async def open(self, path: Path) -> Content:
         """See :class:`~regd.storage.driver.Driver`."""
         return _MemoryContent(self._file(path).content)
+
+    async def follow(self, path: Path) -> Growing:
+        """See :class:`~regd.storage.driver.Driver`."""
+        return _MemoryGrowing(self._file(path).content)
 
     async def hash(self, path: Path, algorithm: str) -> HashState:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -286,12 +290,38 @@ class _MemoryContent:
         """See :class:`~regd.storage.driver.Content`."""
         return None
 
+    async def reach(self, offset: int) -> int:
+        """See :class:`~regd.storage.driver.Content`."""
+        return self.size
+
     async def read(self, offset: int, length: int) -> bytes:
         """See :class:`~regd.storage.driver.Content`."""
         return bytes(self._content[offset : min(offset + length, self.size)])
 
     def close(self) -> None:
         """See :class:`~regd.storage.driver.Content`."""
+
+
+class _MemoryGrowing:
+    """A :class:`~regd.storage.driver.Growing`. Who appends to a file does so in place."""
+
+    def __init__(self, content: bytearray) -> None:
+        self._content = content
+
+    def grown(self) -> int:
+        """See :class:`~regd.storage.driver.Growing`."""
+        return len(self._content)
+
+    def fileno(self) -> int | None:
+        """See :class:`~regd.storage.driver.Growing`."""
+        return None
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """See :class:`~regd.storage.driver.Growing`."""
+        return bytes(self._content[offset : offset + length])
+
+    def close(self) -> None:
+        """See :class:`~regd.storage.driver.Growing`."""
 
 
 class _MemorySink:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from regd.storage.driver import Busy, Driver, Missing, StorageError
+from twisted.internet import reactor as twisted_reactor
+from twisted.internet.task import deferLater
+
+from regd.storage.driver import Busy, Driver, Growing, Missing, StorageError
 from regd.storage.layout import Path
 from regd.storage.sorted_names import in_bytes
 from tests.support import together
@@ -23,6 +26,9 @@ else:
     Base = object
 
 __all__ = ["DriverContract"]
+
+# Any: mypy knows the reactor as a module.
+reactor: Any = twisted_reactor
 
 #: Where tests put a file unless they are about paths.
 FILE = Path("docker/registry/v2/some/file")
@@ -56,6 +62,17 @@ class DriverContract(Base):
             else:
                 self.fail(f"{one} did not raise {kind.__name__}")
 
+    async def a_moment(self) -> None:
+        """Let what other threads do be done."""
+        await deferLater(reactor, 0.001)
+
+    async def exactly(self, growing: Growing, offset: int, length: int) -> bytes:
+        """So many bytes, or up to the end: one read may bring fewer."""
+        data = await growing.read(offset, length)
+        while len(data) < length and (more := await growing.read(offset + len(data), length - len(data))):
+            data += more
+        return data
+
     async def content(self, path: Path) -> bytes:
         return await self.driver.read(path, 1 << 30)
 
@@ -78,6 +95,7 @@ class DriverContract(Base):
             driver.stat(FILE),
             driver.read(FILE, 10),
             driver.open(FILE),
+            driver.follow(FILE),
             driver.hash(FILE, "sha256"),
             driver.names(DIRECTORY),
             driver.append(FILE),
@@ -98,6 +116,7 @@ class DriverContract(Base):
             driver.stat(DIRECTORY),
             driver.read(DIRECTORY, 10),
             driver.open(DIRECTORY),
+            driver.follow(DIRECTORY),
             driver.hash(DIRECTORY, "sha256"),
             driver.append(DIRECTORY),
         )
@@ -113,6 +132,7 @@ class DriverContract(Base):
             driver.stat(inside),
             driver.read(inside, 10),
             driver.open(inside),
+            driver.follow(inside),
             driver.hash(inside, "sha256"),
             driver.append(inside),
             driver.names(inside),
@@ -135,6 +155,7 @@ class DriverContract(Base):
         await self.driver.write((FILE, b"12345"))
         content = await self.driver.open(FILE)
         self.assertEqual(content.size, 5)
+        self.assertEqual([await content.reach(offset) for offset in (0, 4)], [5, 5])
         for offset, length, expected in ((0, 5, b"12345"), (1, 2, b"23"), (4, 100, b"5"), (5, 1, b""), (100, 1, b""), (2, 0, b"")):
             self.assertEqual(await content.read(offset, length), expected)
         content.close()
@@ -598,8 +619,73 @@ class DriverContract(Base):
         appender.write(b"two")
         await appender.flush()
         appender.close()
-        self.assertEqual(content.size, 3)
+        self.assertEqual((content.size, await content.reach(0)), (3, 3))
         content.close()
+
+    async def test_what_is_followed_grows(self) -> None:
+        await self.driver.write((FILE, b"one"))
+        growing = await self.driver.follow(FILE)
+        self.assertEqual((growing.grown(), await growing.read(0, 100)), (3, b"one"))
+        appender = await self.driver.append(FILE)
+        for chunk in (b"two", b"", os.urandom(300_000)):
+            appender.write(chunk)
+            await appender.flush()
+        appender.close()
+        whole = await self.content(FILE)
+        self.assertEqual(growing.grown(), len(whole))
+        self.assertEqual(len(whole), 300_006)
+        for offset, length in ((0, 3), (0, 6), (2, 3), (6, 0), (4, 300_000), (len(whole) - 1, 10), (len(whole), 10), (len(whole) + 9, 10)):
+            self.assertEqual(await self.exactly(growing, offset, length), whole[offset : offset + length])
+        descriptor = growing.fileno()
+        if descriptor is not None:
+            self.assertEqual(os.pread(descriptor, 1 << 20, 1), whole[1:])
+        growing.close()
+        growing.close()
+
+    async def test_what_is_followed_goes_on_under_another_name(self) -> None:
+        """As the file of a blob does that has come whole, and is committed."""
+        driver = self.driver
+        await driver.write((FILE, b"one"))
+        growing = await driver.follow(FILE)
+        appender = await driver.append(FILE)
+        await driver.adopt(FILE, OTHER, LINK)
+        appender.write(b"two")
+        await appender.flush()
+        appender.close()
+        self.assertEqual((growing.grown(), await growing.read(0, 100)), (6, b"onetwo"))
+        await driver.delete(OTHER)
+        # What comes to be at the path afterwards is another file.
+        await driver.write((FILE, b"longer than the one before"))
+        self.assertEqual((growing.grown(), await growing.read(3, 100)), (6, b"two"))
+        growing.close()
+
+    async def test_what_is_written_can_be_stored_soon(self) -> None:
+        driver = self.driver
+        await driver.write((FILE, b""))
+        appender = await driver.append(FILE, hashlib.sha256())
+        growing = await driver.follow(FILE)
+        appender.store()
+        self.assertEqual(growing.grown(), 0)
+        expected = b""
+        for chunk in (b"a few", b"more", b"z" * 100_000):
+            appender.write(chunk)
+            appender.store()
+            appender.store()
+            expected += chunk
+            while growing.grown() < len(expected):
+                await self.a_moment()
+            self.assertEqual(await self.exactly(growing, 0, len(expected)), expected)
+        # Nothing is lost of what comes with it, or after it.
+        appender.write(b"before")
+        appender.store()
+        appender.write(b"after")
+        self.assertEqual(await appender.flush(), len(expected) + 11)
+        self.assertEqual(await self.content(FILE), expected + b"beforeafter")
+        assert appender.hash is not None
+        self.assertEqual(appender.hash.hexdigest(), hashlib.sha256(expected + b"beforeafter").hexdigest())
+        appender.close()
+        appender.store()
+        growing.close()
 
     async def test_a_file_may_be_moved_or_deleted_while_its_end_is_held(self) -> None:
         driver = self.driver

@@ -232,6 +232,68 @@ class QueuedAppenderTest(SynchronousTestCase):
         self.flush()
         self.assertEqual(self.producer.told, ["pause"])
 
+    def test_stored_soon(self) -> None:
+        self.appender.store()
+        self.assertEqual(self.threads.waiting, [])
+        self.appender.write(b"few")
+        self.assertEqual(self.threads.waiting, [])
+        self.appender.store()
+        self.appender.store()
+        self.assertEqual(len(self.threads.waiting), 1)
+        self.appender.write(b"more")
+        self.threads.work()
+        self.assertEqual((self.sink.batches, self.sink.syncs), ([7], 0))
+        # Nothing waits, so there is nothing to be done.
+        self.appender.store()
+        self.assertEqual(self.threads.waiting, [])
+        # It holds for what was there, and not for what comes later.
+        self.appender.write(b"x")
+        self.assertEqual(self.threads.waiting, [])
+        self.assertEqual(self.successResultOf(self.flush()), 8)
+
+    def test_stored_soon_while_a_thread_stores(self) -> None:
+        late = [b"late"]
+
+        def meanwhile() -> None:
+            if late:
+                self.appender.write(late.pop())
+                self.appender.store()
+
+        self.sink.meanwhile = meanwhile
+        self.appender.write(b"x" * BATCH)
+        self.threads.work()
+        self.assertEqual((self.sink.batches, self.threads.waiting), ([BATCH, 4], []))
+
+    def test_stored_soon_and_then_all(self) -> None:
+        self.appender.write(b"few")
+        self.appender.store()
+        flushed = Deferred.fromCoroutine(self.appender.flush())
+        self.assertEqual(len(self.threads.waiting), 1)
+        self.threads.work()
+        self.assertEqual((self.successResultOf(flushed), self.sink.syncs), (3, 1))
+
+    def test_nothing_is_stored_soon_after_a_failure_or_the_end(self) -> None:
+        self.sink.failing["write"] = Full("cannot append to f: full")
+        self.appender.write(b"few")
+        self.appender.store()
+        self.threads.work()
+        self.assertEqual(self.producer.told, ["stop"])
+        self.appender.write(b"more")
+        self.appender.store()
+        self.assertEqual(self.threads.waiting, [])
+        self.failureResultOf(self.flush(), Full)
+        self.appender.close()
+        self.appender.store()
+        self.assertEqual((self.threads.waiting, self.sink.closed), ([], 1))
+
+    def test_closed_while_it_is_stored_soon(self) -> None:
+        self.appender.write(b"few")
+        self.appender.store()
+        self.appender.close()
+        self.assertEqual(self.sink.closed, 0)
+        self.threads.work()
+        self.assertEqual((self.sink.closed, self.sink.batches), (1, []))
+
     def test_a_failing_write_stops_the_producer_and_fails_the_flush(self) -> None:
         self.sink.failing["write"] = Full("cannot append to f: full")
         self.appender.write(b"x" * (HIGH_WATER + 1))
@@ -299,12 +361,14 @@ class QueuedAppenderTest(SynchronousTestCase):
         self.appender.close()
         self.assertEqual(self.sink.closed, 1)
 
-    @given(st.lists(st.sampled_from([0, 1, 100, 1000, BATCH - 1, BATCH, HIGH_WATER]) | st.just(-1), max_size=12))
+    @given(st.lists(st.sampled_from([0, 1, 100, 1000, BATCH - 1, BATCH, HIGH_WATER]) | st.sampled_from([-1, -2]), max_size=12))
     def test_any_mix_of_writes_and_flushes(self, steps: list[int]) -> None:
         self.setUp()
         expected = b""
         for number, step in enumerate(steps):
-            if step < 0:
+            if step == -2:
+                self.appender.store()
+            elif step < 0:
                 self.assertEqual(self.successResultOf(self.flush()), len(expected))
                 self.assertEqual(bytes(self.sink.content), expected)
             else:
@@ -461,6 +525,26 @@ class LendingTest(SynchronousTestCase):
         self.streams.work()
         self.failureResultOf(worker, KeyError)
         self.assertEqual(self.producer.told, ["lend", "back"])
+
+    def test_asked_to_store_soon_while_it_is_read(self) -> None:
+        """What is taken from the source is stored at once, so there is nothing to do."""
+        self.producer.well = Well(b"a", b"b")
+        self.producer.well.meanwhile = self.appender.store
+        self.appender.write(b"x" * BATCH)
+        self.streams.work()
+        self.assertEqual((self.producer.told, self.threads.waiting), (["lend", "back"], []))
+        self.assertEqual(bytes(self.sink.content[BATCH:]), b"ab")
+
+    def test_lent_again_after_something_was_stored_soon(self) -> None:
+        self.producer.well = Well(b"a")
+        self.appender.write(b"x")
+        self.appender.store()
+        self.threads.work()
+        self.assertEqual((self.producer.told, bytes(self.sink.content)), ([], b"x"))
+        self.appender.write(b"x" * BATCH)
+        self.assertEqual(self.producer.told, ["lend"])
+        self.streams.work()
+        self.assertEqual(self.successResultOf(self.flush()), BATCH + 2)
 
     def test_closed_meanwhile(self) -> None:
         self.producer.well = Well(b"a", b"b")

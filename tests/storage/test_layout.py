@@ -35,9 +35,14 @@ def all_paths(name: RepositoryName, tag: Tag, digest: Digest, subject: Digest, u
     return {
         "blob_data": layout.blob_data(digest),
         "blobs": layout.blobs(),
+        "cached": layout.cached(name, digest),
+        "cached_root": layout.cached_root(name),
         "collecting": layout.collecting(),
         "collector": layout.collector(),
         "damaged": layout.damaged(digest),
+        "fetch_size": layout.fetch_size(digest),
+        "fetches": layout.fetches(),
+        "fetching": layout.fetching(digest),
         "gate": layout.gate(),
         "gate_queue": layout.gate_queue(),
         "layer": layout.layer(name, digest),
@@ -60,6 +65,7 @@ def all_paths(name: RepositoryName, tag: Tag, digest: Digest, subject: Digest, u
         "tag_link": layout.tag_link(name, tag),
         "tags": layout.tags(name),
         "trash": layout.trash("run", 7),
+        "turn": layout.turn(f"{name} {tag} {digest}"),
         "upload": layout.upload(name, upload),
         "upload_data": layout.upload_data(name, upload),
         "upload_digest": layout.upload_digest(name, upload, "sha256", 1234),
@@ -78,9 +84,14 @@ class DrawingTest(SynchronousTestCase):
             {
                 "blob_data": f"docker/registry/v2/blobs/sha256/ab/ab{'c' * 62}/data",
                 "blobs": "docker/registry/v2/blobs",
+                "cached": f"{repository}/_cache/{split}",
+                "cached_root": f"{repository}/_cache",
                 "collecting": "regd/collecting",
                 "collector": "regd/collector",
                 "damaged": f"regd/damaged/{split}/data",
+                "fetch_size": f"regd/fetching/{split}/size",
+                "fetches": "regd/fetching",
+                "fetching": f"regd/fetching/{split}/data",
                 "gate": "regd/gate",
                 "gate_queue": "regd/gate.queue",
                 "layer": f"{repository}/_layers/{split}",
@@ -103,6 +114,7 @@ class DrawingTest(SynchronousTestCase):
                 "tag_link": f"{repository}/_manifests/tags/v1.0/current/link",
                 "tags": f"{repository}/_manifests/tags",
                 "trash": "regd/trash/run/7",
+                "turn": "regd/turns/fe7",
                 "upload": f"{repository}/_uploads/{UPLOAD}",
                 "upload_data": f"{repository}/_uploads/{UPLOAD}/data",
                 "upload_digest": f"{repository}/_uploads/{UPLOAD}/digests/sha256/1234",
@@ -123,7 +135,7 @@ class DrawingTest(SynchronousTestCase):
             general = path.replace(str(UPLOAD), "<uuid>").replace("library/alpine", "<name>").replace("v1.0", "<tag>")
             general = general.replace(f"/ab/ab{'c' * 62}", "/<hex[0:2]>/<hex>").replace("sha512", "<alg>").replace("sha256", "<alg>")
             general = general.replace(f"ab{'c' * 62}", "<hex>").replace(f"de{'f' * 126}", "<hex>").replace("1234", "<offset>")
-            general = general.replace("run/7", "<run>/<number>")
+            general = general.replace("run/7", "<run>/<number>").replace("turns/fe7", "turns/<number>")
             self.assertTrue(any(line == general or line.startswith(f"{general}/") for line in drawn), f"{function}: {general}")
 
     def test_the_top_of_all_repositories(self) -> None:

@@ -44,3 +44,4 @@ class MemoryDriverTest(DriverContract, TestCase):
     async def test_there_is_no_descriptor(self) -> None:
         await self.driver.write((Path("f"), b""))
         self.assertIsNone((await self.driver.open(Path("f"))).fileno())
+        self.assertIsNone((await self.driver.follow(Path("f"))).fileno())

@@ -41,6 +41,9 @@ class MemoryContent:
     def fileno(self) -> int | None:
         return None
 
+    async def reach(self, offset: int) -> int:
+        return self.size
+
     async def read(self, offset: int, length: int) -> bytes:
         """As a driver may, it does not always return as much as it was asked for."""
         assert not self.closed
