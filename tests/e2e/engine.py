@@ -3,16 +3,18 @@ A Docker Engine of the test's own: ``dockerd`` with its own containerd, socket
 and storage, which shares nothing with an engine that the machine may run.
 """
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.e2e.daemon import clean_environment
 from tests.e2e.process import SEARCH_PATH, Program, need, need_root, wait_until
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "mount_cgroups", "unmount_below"]
 
 MOUNTS = Path("/proc/self/mounts")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -26,10 +28,11 @@ class Engine:
 
     :param directory: For its storage, socket and log; a short path, because a
         socket's path has at most 107 bytes.
+    :param settings: its ``daemon.json``, where it is to have one.
     :raises SkipTest: Where the programs or root are missing.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, settings: Mapping[str, object] | None = None) -> None:
         need("docker", "dockerd", "containerd", "runc")
         need_root()
         directory.mkdir(parents=True)
@@ -45,12 +48,17 @@ class Engine:
         # The command has to fit the daemon: Debian's own goes before others on the path.
         beside = Path("/usr/bin/docker")
         self.docker = str(beside) if beside.exists() else str(shutil.which("docker"))
+        given: tuple[str, ...] = ()
+        if settings is not None:
+            (directory / "daemon.json").write_text(json.dumps(settings), encoding="utf-8")
+            given = ("--config-file", str(directory / "daemon.json"))
         self.program = Program(
             [
                 str(shutil.which("dockerd", path=SEARCH_PATH)),
                 *("--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"),
                 *("--data-root", str(directory / "data"), "--exec-root", str(directory / "exec")),
                 *("--pidfile", str(directory / "pid"), "-H", f"unix://{socket}"),
+                *given,
             ],
             directory / "log",
             self.environment,

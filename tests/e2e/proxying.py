@@ -150,7 +150,7 @@ class Exchange:
         self.body = self._take(int((self.all("content-length") or ["0"])[0]))
         return self.body
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         self.socket.sendall(data)
 
     def _line(self) -> bytes:
