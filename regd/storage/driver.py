@@ -272,6 +272,9 @@ class Driver(Protocol):
         :raises Missing: when there is no file at ``path``.
         """
 
+    async def same(self, growing: Growing, path: Path) -> bool:
+        """Whether a file that was opened by :meth:`follow` of this driver is the one that is at ``path`` now."""
+
     async def hash(self, path: Path, algorithm: str) -> HashState:
         """
         Read a file to its end, off the event loop.

@@ -178,6 +178,20 @@ class FilesystemDriver:
         """See :class:`~regd.storage.driver.Driver`."""
         return self._open(path)
 
+    async def same(self, growing: Growing, path: Path) -> bool:
+        """See :class:`~regd.storage.driver.Driver`."""
+        descriptor = growing.fileno()
+        if descriptor is None:
+            return False
+        full = self._full(path)
+        try:
+            with Translated("look at", full, self._sign):
+                # As long as it is open, no other file gets its number.
+                opened, there = os.fstat(descriptor), os.stat(full)
+        except Missing:
+            return False
+        return (opened.st_dev, opened.st_ino) == (there.st_dev, there.st_ino)
+
     async def hash(self, path: Path, algorithm: str) -> HashState:
         """See :class:`~regd.storage.driver.Driver`."""
         return await self._threads.run(files.hash_file, self._full(path), self._sign, algorithm)

@@ -29,8 +29,9 @@ It is the tree of ``registry:2``, to the letter, so that either can serve what t
         ├── damaged/<alg>/<hex>/data                       what a scrub has moved aside
         ├── fetching/<alg>/<hex>
         │   ├── data                                       what has come of a blob that is being fetched from an upstream
-        │   └── size                                       how many bytes it is going to have
+        │   └── size                                       how many bytes it is going to have, and for which repository it is fetched
         ├── turns/<number>                                 locks of those who ask an upstream for something
+        ├── turns/fetch.<number>                           locks of those who make or remove what is in fetching
         ├── collection.json                                what became of the last collection
         ├── purge.json                                     what became of the last purge of uploads
         ├── scrub                                          a lock of the one scrub that runs
@@ -61,7 +62,9 @@ __all__ = [
     "collecting",
     "collector",
     "damaged",
+    "fetch",
     "fetch_size",
+    "fetch_turn",
     "fetches",
     "fetching",
     "gate",
@@ -283,13 +286,29 @@ def fetches() -> Path:
     return Path(f"{_OWN}/fetching")
 
 
+def fetch(digest: Digest) -> Path:
+    """The directory of a blob that is being fetched."""
+    return Path(f"{_OWN}/fetching/{_split(digest)}")
+
+
+def fetch_turn(digest: Digest) -> Path:
+    """
+    The lock of whoever makes or removes what is in :func:`fetch`, held for no longer than that takes. Others share it at times. None of
+    those of :func:`turn`, which are held for as long as an upstream takes to answer.
+    """
+    return Path(f"{_OWN}/turns/fetch.{digest.hex[:2]}")
+
+
 def fetching(digest: Digest) -> Path:
     """The bytes of a blob, so far, that is being fetched from an upstream. Whoever fetches holds the file's end."""
     return Path(f"{_OWN}/fetching/{_split(digest)}/data")
 
 
 def fetch_size(digest: Digest) -> Path:
-    """How many bytes a blob is going to have that is being fetched: decimal digits, in ASCII."""
+    """
+    How many bytes a blob is going to have that is being fetched, in decimal digits, and, after a newline, for which repository it is. There
+    as soon as the upstream has answered.
+    """
     return Path(f"{_OWN}/fetching/{_split(digest)}/size")
 
 

@@ -91,6 +91,11 @@ class MemoryDriver:
         """See :class:`~regd.storage.driver.Driver`."""
         return _MemoryGrowing(self._file(path).content)
 
+    async def same(self, growing: Growing, path: Path) -> bool:
+        """See :class:`~regd.storage.driver.Driver`."""
+        found = self._find(path)
+        return isinstance(found, _File) and isinstance(growing, _MemoryGrowing) and growing.reads(found.content)
+
     async def hash(self, path: Path, algorithm: str) -> HashState:
         """See :class:`~regd.storage.driver.Driver`."""
         return hashlib.new(algorithm, self._file(path).content)
@@ -307,6 +312,10 @@ class _MemoryGrowing:
 
     def __init__(self, content: bytearray) -> None:
         self._content = content
+
+    def reads(self, content: bytearray) -> bool:
+        """Whether these are the bytes that are read, and not just equal ones."""
+        return self._content is content
 
     def grown(self) -> int:
         """See :class:`~regd.storage.driver.Growing`."""

@@ -659,6 +659,22 @@ class DriverContract(Base):
         self.assertEqual((growing.grown(), await growing.read(3, 100)), (6, b"two"))
         growing.close()
 
+    async def test_what_is_followed_is_known_again(self) -> None:
+        driver = self.driver
+        await driver.write((FILE, b"one"))
+        growing = await driver.follow(FILE)
+        self.assertTrue(await driver.same(growing, FILE))
+        self.assertFalse(await driver.same(growing, OTHER))
+        await driver.adopt(FILE, OTHER, LINK)
+        self.assertFalse(await driver.same(growing, FILE))
+        self.assertTrue(await driver.same(growing, OTHER))
+        # The same bytes in another file are not the same.
+        await driver.write((FILE, b"one"))
+        self.assertFalse(await driver.same(growing, FILE))
+        await driver.write((OTHER, b"one"))
+        self.assertFalse(await driver.same(growing, OTHER))
+        growing.close()
+
     async def test_what_is_written_can_be_stored_soon(self) -> None:
         driver = self.driver
         await driver.write((FILE, b""))

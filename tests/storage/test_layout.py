@@ -40,7 +40,9 @@ def all_paths(name: RepositoryName, tag: Tag, digest: Digest, subject: Digest, u
         "collecting": layout.collecting(),
         "collector": layout.collector(),
         "damaged": layout.damaged(digest),
+        "fetch": layout.fetch(digest),
         "fetch_size": layout.fetch_size(digest),
+        "fetch_turn": layout.fetch_turn(digest),
         "fetches": layout.fetches(),
         "fetching": layout.fetching(digest),
         "gate": layout.gate(),
@@ -89,7 +91,9 @@ class DrawingTest(SynchronousTestCase):
                 "collecting": "regd/collecting",
                 "collector": "regd/collector",
                 "damaged": f"regd/damaged/{split}/data",
+                "fetch": f"regd/fetching/{split}",
                 "fetch_size": f"regd/fetching/{split}/size",
+                "fetch_turn": "regd/turns/fetch.ab",
                 "fetches": "regd/fetching",
                 "fetching": f"regd/fetching/{split}/data",
                 "gate": "regd/gate",
@@ -136,6 +140,7 @@ class DrawingTest(SynchronousTestCase):
             general = general.replace(f"/ab/ab{'c' * 62}", "/<hex[0:2]>/<hex>").replace("sha512", "<alg>").replace("sha256", "<alg>")
             general = general.replace(f"ab{'c' * 62}", "<hex>").replace(f"de{'f' * 126}", "<hex>").replace("1234", "<offset>")
             general = general.replace("run/7", "<run>/<number>").replace("turns/fe7", "turns/<number>")
+            general = general.replace("fetch.ab", "fetch.<number>")
             self.assertTrue(any(line == general or line.startswith(f"{general}/") for line in drawn), f"{function}: {general}")
 
     def test_the_top_of_all_repositories(self) -> None:
