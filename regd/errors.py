@@ -32,6 +32,7 @@ __all__ = [
     "RegistryError",
     "SizeInvalid",
     "TagInvalid",
+    "TooManyRequests",
     "TooManyTags",
     "Unavailable",
     "Unknown",
@@ -180,6 +181,12 @@ class TagInvalid(RegistryError):
     """Not a tag."""
 
     code, status, default_message = "TAG_INVALID", 400, "manifest tag did not match URI"
+
+
+class TooManyRequests(RegistryError):
+    """The upstream that this is a cache of wants to be asked later; ``Retry-After`` says when."""
+
+    code, status, default_message = "TOOMANYREQUESTS", 429, "too many requests"
 
 
 class TooManyTags(RegistryError):

@@ -35,6 +35,7 @@ STATUSES = {
     "BadRequest": ("BAD_REQUEST", 400),
     "NotFound": ("NOT_FOUND", 404),
     "OutOfSpace": ("UNAVAILABLE", 507),
+    "TooManyRequests": ("TOOMANYREQUESTS", 429),
     "TooManyTags": ("TAG_INVALID", 414),
 }
 
