@@ -10,6 +10,7 @@ from typing import Final
 
 from regd.config import Config, ConfigError, InMemoryStorage, NoStorage, load
 from regd.maintenance.blocking import filesystem
+from regd.storage import layout
 from regd.storage.driver import StorageError
 from regd.storage.filesystem import FilesystemDriver
 from regd.storage.layout import Path
@@ -78,7 +79,7 @@ def _become_owner(root: str) -> None:
     """
     if os.geteuid() != 0:
         return
-    for path in (f"{root}/regd", root):
+    for path in (f"{root}/{layout.own()}", root):
         with suppress(OSError):
             found = os.stat(path)
             break

@@ -16,7 +16,7 @@ from regd.maintenance.steps import Steps
 from regd.names import ALGORITHMS, NAME_LIMIT, Tag
 from regd.storage import layout
 from regd.storage.driver import Driver, Missing
-from regd.storage.layout import Path, UploadId
+from regd.storage.layout import UploadId
 
 __all__ = ["Marking"]
 
@@ -103,14 +103,14 @@ class Marking:
 
     async def _clean_referrers(self, found: Found) -> None:
         """Remove what is left where nothing refers to a subject any more: a delete removes the link alone."""
-        root = layout.referrers_root(found.name)
         for algorithm in ALGORITHMS:
+            directory = layout.referrers_root(found.name, algorithm)
             with suppress(Missing):
-                for subject in await self._driver.scan(Path(f"{root}/{algorithm}")):
-                    await self._driver.prune(Path(f"{root}/{algorithm}/{subject}"))
+                for subject in await self._driver.scan(directory):
+                    await self._driver.prune(layout.inside(directory, subject))
                     await self._steps.take(1)
-                await self._driver.prune(Path(f"{root}/{algorithm}"))
-        await self._driver.prune(root)
+                await self._driver.prune(directory)
+        await self._driver.prune(layout.referrers_root(found.name))
 
     async def _leave(self, name: str) -> None:
         """All that is below has been visited: remove the directory, if there is nothing in it."""
@@ -123,7 +123,7 @@ class Marking:
         except Missing:
             return
         own = [entry for entry in entries if entry.startswith(_OWN)]
-        gone = [await self._driver.prune(Path(f"{path}/{entry}")) for entry in own]
+        gone = [await self._driver.prune(layout.inside(path, entry)) for entry in own]
         if own and all(gone):
             self._means.tally.repositories_removed += 1
         if all(gone) and len(own) == len(entries):

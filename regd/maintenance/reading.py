@@ -6,9 +6,10 @@ What cannot be read might refer to anything that the repository holds, so then a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import Final
 
@@ -135,7 +136,7 @@ class Reader:
             await self._steps.take(len(lot))
             for layer, path, content in zip(lot, paths, contents, strict=True):
                 if content is None:
-                    await self._stray(found, _above(path))
+                    await self._stray(found, layout.above(path))
                     continue
                 target = await self._target(found, path, content, layer)
                 if target is not None:
@@ -164,9 +165,9 @@ class Reader:
     async def signatures(self, found: Found) -> AsyncIterator[bytes]:
         """The blobs that ``registry:2.0`` linked below manifests that nobody can read any more: signatures of schema 1."""
         for revision in found.revisions:
-            above = layout.revision(found.name, digest_of(revision))
-            for algorithm in await self._scan(found, Path(f"{above}/signatures")):
-                for entry in await self._scan(found, Path(f"{above}/signatures/{algorithm}")):
+            below = partial(layout.signatures, found.name, digest_of(revision))
+            for algorithm in await self._scan(found, below()):
+                for entry in await self._scan(found, below(algorithm)):
                     digest = raw_name(algorithm, entry)
                     if digest is not None:
                         yield digest
@@ -194,13 +195,12 @@ class Reader:
             for name, path, content in zip(lot, paths, contents, strict=True):
                 if content is None:
                     # What a delete or a push has left that was cut short: it means nothing.
-                    await self._scan(found, _above(path))
+                    await self._scan(found, layout.above(path))
                 elif (target := await self._target(found, path, content)) is not None:
                     found.tags[name] = target
 
     async def _revisions(self, found: Found) -> None:
-        above = layout.Path(layout.revisions(found.name, "").rstrip("/"))
-        async for algorithm, digests in self._digests(found, above):
+        async for algorithm, digests in self._digests(found, partial(layout.revisions, found.name)):
             for lot in lots(digests, self._steps.lot):
                 paths = [layout.revision_link(found.name, Digest(f"{algorithm}:{digest.hex()}")) for digest in lot]
                 contents = await self._driver.read_all(paths, _LINK)
@@ -208,7 +208,7 @@ class Reader:
                 for digest, path, content in zip(lot, paths, contents, strict=True):
                     if content is None:
                         # registry:2 leaves the directory when it deletes the link.
-                        await self._stray(found, _above(path))
+                        await self._stray(found, layout.above(path))
                     elif (target := await self._target(found, path, content, digest)) is not None:
                         found.revisions[digest] = target
                     else:
@@ -216,16 +216,20 @@ class Reader:
                         found.revisions[digest] = digest
 
     async def _layers(self, found: Found) -> None:
-        async for algorithm, digests in self._digests(found, layout.layers(found.name)):
+        async for algorithm, digests in self._digests(found, partial(layout.layers, found.name)):
             found.layers.update(digests)
             if algorithm != CANONICAL:
                 # Where these are is said in their links only.
                 await self.links(found, digests)
 
-    async def _digests(self, found: Found, path: Path) -> AsyncIterator[tuple[str, list[bytes]]]:
-        """What the directories of algorithms in one hold, in order."""
-        for algorithm in sorted(await self._scan(found, path)):
-            below = Path(f"{path}/{algorithm}")
+    async def _digests(self, found: Found, place: Callable[..., Path]) -> AsyncIterator[tuple[str, list[bytes]]]:
+        """
+        What the directories of algorithms in one hold, in order.
+
+        :param place: makes the path of that directory, and with the name of an algorithm that of what it has.
+        """
+        for algorithm in sorted(await self._scan(found, place())):
+            below = place(algorithm)
             names = await self._scan(found, below)
             await self._steps.take(1 + len(names) // self._steps.lot)
             if algorithm not in ALGORITHMS:
@@ -236,7 +240,7 @@ class Reader:
             for name in sorted(names):
                 digest = raw_name(algorithm, name)
                 if digest is None:
-                    await self._skipped.report(f"{below}/{name}", "not a digest, passed over")
+                    await self._skipped.report(layout.inside(below, name), "not a digest, passed over")
                 else:
                     digests.append(digest)
             yield algorithm, digests
@@ -279,10 +283,6 @@ class Reader:
         """Something that might refer to anything that its repository holds."""
         found.damaged = True
         await self._skipped.report(path, f"{what}; all that {found.name} holds is kept")
-
-
-def _above(path: Path) -> Path:
-    return Path(path.rpartition("/")[0])
 
 
 def _node(digest: bytes, content: bytes | StorageError | None) -> Node | None:

@@ -8,8 +8,8 @@ that they refer to, and they are gone for good before the first blob is touched.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
 
 from regd.maintenance.closing import Closing
 from regd.maintenance.graph import Graph, digest_of, raw, raw_name
@@ -21,9 +21,6 @@ from regd.storage.driver import Driver, Missing
 from regd.storage.layout import Path
 
 __all__ = ["Removing"]
-
-#: For a path of which only the beginning is wanted.
-_ANY: Final = Digest.of(b"")
 
 
 class Removing:
@@ -70,7 +67,7 @@ class Removing:
             await self._driver.prune(layout.tag(found.name, Tag(tag)))
         for digest in removed:
             if (subject := graph.nodes[digest].subject) is not None:
-                await self._driver.prune(_above(layout.referrers(found.name, digest_of(subject), "")))
+                await self._driver.prune(layout.referrers(found.name, digest_of(subject)))
         return removed
 
     async def layers(self, found: Found, layers: Sequence[bytes]) -> list[bytes]:
@@ -88,7 +85,7 @@ class Removing:
             guards = [layout.blob_data(digest_of(found.target(layer))) for layer in lot]
             gone += [links[path] for path in await self._retire(list(links), guards)]
             await self._steps.take(len(lot))
-        await self._driver.settle(sorted({_above(_above(layout.layer_link(found.name, digest_of(layer)))) for layer in gone}))
+        await self._driver.settle(sorted({layout.layers(found.name, digest_of(layer).algorithm) for layer in gone}))
         return gone
 
     async def stale(self, found: Found) -> None:
@@ -96,10 +93,10 @@ class Removing:
         known = {*found.revisions, *found.layers}
         links: list[Path] = []
         for tag in found.tagged:
-            entries = self._digests(_above(_above(_above(layout.tag_index_link(found.name, Tag(tag), _ANY)))))
+            entries = self._digests(partial(layout.tag_index, found.name, Tag(tag)))
             links += [layout.tag_index_link(found.name, Tag(tag), digest) async for digest in entries if raw(digest) not in known]
-        async for subject in self._digests(layout.referrers_root(found.name)):
-            entries = self._digests(_above(layout.referrers(found.name, subject, "")))
+        async for subject in self._digests(partial(layout.referrers_root, found.name)):
+            entries = self._digests(partial(layout.referrers, found.name, subject))
             links += [layout.referrer_link(found.name, subject, digest) async for digest in entries if raw(digest) not in known]
         # With the gate open: what is written from now on is younger than the limit, and stays.
         for start in range(0, len(links), self._steps.lot):
@@ -107,11 +104,15 @@ class Removing:
             await self._driver.retire(lot, self._into, self._limit)
             await self._steps.take(len(lot))
 
-    async def _digests(self, above: Path) -> AsyncIterator[Digest]:
-        """What is below the directories of algorithms in a directory."""
+    async def _digests(self, place: Callable[[str], Path]) -> AsyncIterator[Digest]:
+        """
+        What is in the directories of algorithms.
+
+        :param place: makes their paths.
+        """
         for algorithm in ALGORITHMS:
             try:
-                names = await self._driver.scan(Path(f"{above}/{algorithm}"))
+                names = await self._driver.scan(place(algorithm))
             except Missing:
                 continue
             await self._steps.take(1)
@@ -145,7 +146,7 @@ class Removing:
             gone = set(links.values()) - {digest for path, digest in links.items() if path not in taken}
             rest = [path for digest in gone for path in others[digest]]
             await self._driver.retire(rest, self._into, self._limit)
-            changed.update(_above(_above(path)) for path in (*taken, *rest))
+            changed.update(layout.above(path, 2) for path in (*taken, *rest))
             return sorted(gone)
 
         return await self._closing(retire, 3 * len(links))
@@ -160,19 +161,7 @@ class Removing:
         """Below which tags it is remembered that they once meant one of these manifests."""
         history: dict[bytes, list[Path]] = defaultdict(list)
         for tag in found.tagged:
-            index = _above(_above(_above(layout.tag_index_link(found.name, Tag(tag), digest_of(next(iter(wanted)))))))
-            for algorithm in ALGORITHMS:
-                try:
-                    entries = await self._driver.scan(Path(f"{index}/{algorithm}"))
-                except Missing:
-                    continue
-                for entry in entries:
-                    digest = raw_name(algorithm, entry)
-                    if digest is not None and digest in wanted:
-                        history[digest].append(layout.tag_index_link(found.name, Tag(tag), digest_of(digest)))
-            await self._steps.take(1)
+            async for digest in self._digests(partial(layout.tag_index, found.name, Tag(tag))):
+                if (name := raw(digest)) in wanted:
+                    history[name].append(layout.tag_index_link(found.name, Tag(tag), digest))
         return history
-
-
-def _above(path: Path) -> Path:
-    return Path(path.rpartition("/")[0])

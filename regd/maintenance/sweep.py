@@ -7,12 +7,12 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 
 from regd.maintenance.closing import Closing
-from regd.maintenance.graph import digest_of, raw_name
+from regd.maintenance.graph import raw_name
 from regd.maintenance.steps import Skipped, Steps
 from regd.maintenance.summary import Witness
 from regd.maintenance.tally import Tally
 from regd.maintenance.trash import Trash
-from regd.names import ALGORITHMS
+from regd.names import ALGORITHMS, Digest
 from regd.storage import layout
 from regd.storage.driver import Driver, Missing, Stat, StorageError
 from regd.storage.layout import Path
@@ -64,7 +64,7 @@ class Sweep:
         places = []
         for algorithm in ALGORITHMS:
             try:
-                names = await self._driver.scan(Path(f"{layout.blobs()}/{algorithm}"))
+                names = await self._driver.scan(layout.blobs(algorithm))
             except Missing:
                 continue
             places += [(algorithm, name) for name in sorted(names)]
@@ -78,50 +78,48 @@ class Sweep:
 
     async def _place(self, algorithm: str, start: str) -> None:
         """One of the directories that blobs are spread over."""
-        above = f"{layout.blobs()}/{algorithm}/{start}"
+        above = layout.blobs(algorithm, start)
         try:
-            names = await self._driver.scan(Path(above))
+            names = await self._driver.scan(above)
         except Missing:
             return
         marks = self._marks
         unmarked = []
         for name in names:
-            digest = raw_name(algorithm, name)
-            if digest is None or not name.startswith(start):
-                await self._skipped.report(f"{above}/{name}", "not a blob's directory, passed over")
-            elif digest not in marks:
+            known = raw_name(algorithm, name)
+            if known is None or not name.startswith(start):
+                await self._skipped.report(layout.inside(above, name), "not a blob's directory, passed over")
+            elif known not in marks:
                 unmarked.append(name)
         await self._steps.take(1 + len(names) // self._steps.lot)
         unmarked.sort()
         for begin in range(0, len(unmarked), self._steps.lot):
-            lot = [Path(f"{above}/{name}/data") for name in unmarked[begin : begin + self._steps.lot]]
-            for path, look in zip(lot, await self._driver.stat_all(lot), strict=True):
-                await self._look(path, look)
+            lot = [Digest(f"{algorithm}:{name}") for name in unmarked[begin : begin + self._steps.lot]]
+            looks = await self._driver.stat_all([layout.blob_data(digest) for digest in lot])
+            for digest, look in zip(lot, looks, strict=True):
+                await self._look(digest, look)
             await self._steps.take(len(lot))
             if self._closing is not None and len(self._waiting) >= self._closing.lot:
                 await self._flush()
 
-    async def _look(self, path: Path, look: Stat | StorageError | None) -> None:
+    async def _look(self, digest: Digest, look: Stat | StorageError | None) -> None:
         if isinstance(look, StorageError):
-            await self._skipped.report(path, f"{look}; passed over")
+            await self._skipped.report(layout.blob_data(digest), f"{look}; passed over")
         elif look is None:
             # What is left when a push is cut short, or a crash came in between: a directory with nothing in it, or with a temporary file.
             if self._closing is not None:
-                await self._driver.prune(_above(path))
+                await self._driver.prune(layout.blob(digest))
         elif look.modified >= self._limit:
             self._tally.young += 1
             self._tally.young_bytes += look.size
         else:
             if self._witness is not None:
-                algorithm, _, name = _above(path).rsplit("/", 2)
-                digest = raw_name(algorithm.rpartition("/")[2], name)
-                assert digest is not None
-                self._witness.eligible_blob(digest_of(digest), look.size)
+                self._witness.eligible_blob(digest, look.size)
             if self._closing is None:
                 self._tally.blobs_swept += 1
                 self._tally.bytes_freed += look.size
             else:
-                self._waiting[path] = look.size
+                self._waiting[layout.blob_data(digest)] = look.size
 
     async def _flush(self) -> None:
         """Move what can go into the trash."""
@@ -139,17 +137,13 @@ class Sweep:
             taken = await closing(retire, len(lot))
             for path in taken:
                 # It may have gone with what was in it.
-                await self._driver.prune(_above(path))
+                await self._driver.prune(layout.above(path))
             self._tally.blobs_swept += len(taken)
             self._tally.bytes_freed += sum(total[path] for path in taken)
             # What was renewed in the last moment.
             self._tally.young += len(lot) - len(taken)
             self._tally.young_bytes += sum(sizes) - sum(total[path] for path in taken)
-            self._trash.note(_above(_above(path)) for path in taken)
+            self._trash.note(layout.above(path, 2) for path in taken)
             await self._steps.take(len(lot))
             if self._trash.count >= _FULL:
                 await self._trash.empty()
-
-
-def _above(path: Path) -> Path:
-    return Path(path.rpartition("/")[0])

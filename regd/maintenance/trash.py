@@ -65,7 +65,7 @@ class Trash:
         with suppress(Missing):
             things += [layout.trash(run) for run in await self._driver.scan(layout.trash()) if run != _RUN]
         with suppress(Missing):
-            things += [Path(f"{self.path}/{number}") for number in await self._driver.scan(self.path)]
+            things += [layout.inside(self.path, number) for number in await self._driver.scan(self.path)]
         for done, thing in enumerate(things):
             files = 1
             with suppress(Missing):

@@ -44,7 +44,7 @@ class Tags:
         return Page(tuple(found))
 
     async def _tag(self, name: RepositoryName, entry: str) -> Tag | None:
-        directory = f"{layout.tags(name)}/{entry}"
+        directory = layout.inside(layout.tags(name), entry)
         try:
             tag = Tag.parse(entry)
         except TagInvalid:

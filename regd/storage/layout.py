@@ -9,7 +9,9 @@ It is the tree of ``registry:2``, to the letter, so that either can serve what t
     │   └── repositories/<name>
     │       ├── _layers/<alg>/<hex>/link                   this repository holds that blob
     │       ├── _manifests
-    │       │   ├── revisions/<alg>/<hex>/link             this repository holds that manifest
+    │       │   ├── revisions/<alg>/<hex>
+    │       │   │   ├── link                               this repository holds that manifest
+    │       │   │   └── signatures/<alg>/<hex>/link        registry:2.0's; kept, and not served here
     │       │   └── tags/<tag>
     │       │       ├── current/link                       what the tag means now
     │       │       └── index/<alg>/<hex>/link             each manifest that it ever meant
@@ -48,6 +50,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from itertools import takewhile
 from typing import NewType
 
 from regd.names import Digest, RepositoryName, Tag
@@ -55,6 +58,8 @@ from regd.names import Digest, RepositoryName, Tag
 __all__ = [
     "Path",
     "UploadId",
+    "above",
+    "blob",
     "blob_data",
     "blobs",
     "cached",
@@ -62,6 +67,7 @@ __all__ = [
     "collecting",
     "collector",
     "damaged",
+    "damaged_blobs",
     "fetch",
     "fetch_size",
     "fetch_turn",
@@ -69,10 +75,12 @@ __all__ = [
     "fetching",
     "gate",
     "gate_queue",
+    "inside",
     "layer",
     "layer_link",
     "layers",
     "manifests",
+    "own",
     "referrer",
     "referrer_link",
     "referrers",
@@ -84,7 +92,9 @@ __all__ = [
     "revision_link",
     "revisions",
     "scrubbing",
+    "signatures",
     "tag",
+    "tag_index",
     "tag_index_link",
     "tag_link",
     "tags",
@@ -131,6 +141,31 @@ def _split(digest: Digest) -> str:
     return digest.replace(":", "/", 1)
 
 
+def _below(path: str, *components: str) -> Path:
+    """``path``, or what the first components lead to from there: those up to the first that is empty."""
+    return Path("/".join([path, *takewhile(bool, components)]))
+
+
+def above(path: Path, levels: int = 1) -> Path:
+    """The directory that something is in; or the one so many levels above it. The root's is empty."""
+    return Path("/".join(path.split("/")[:-levels]))
+
+
+def inside(directory: Path, *entries: str) -> Path:
+    """What was found in a directory under a name that may be none of the tree's: to be told of, or removed."""
+    return Path("/".join((directory, *entries)))
+
+
+def blobs(algorithm: str = "", start: str = "") -> Path:
+    """The directory of all blobs; of those of one digest algorithm; of those of them whose digests begin with these two digits."""
+    return _below(f"{_V2}/blobs", algorithm, start)
+
+
+def blob(digest: Digest) -> Path:
+    """The directory that holds the bytes of a blob."""
+    return Path(f"{_V2}/blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}")
+
+
 def blob_data(digest: Digest) -> Path:
     """The bytes of a blob."""
     return Path(f"{_V2}/blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}/data")
@@ -151,6 +186,11 @@ def manifests(name: RepositoryName) -> Path:
     return Path(f"{_REPOSITORIES}/{name}/_manifests")
 
 
+def layers(name: RepositoryName, algorithm: str = "") -> Path:
+    """The directory of all links to blobs; or of those to the ones of one digest algorithm."""
+    return _below(f"{_REPOSITORIES}/{name}/_layers", algorithm)
+
+
 def layer(name: RepositoryName, digest: Digest) -> Path:
     """The directory that holds one link to a blob."""
     return Path(f"{_REPOSITORIES}/{name}/_layers/{_split(digest)}")
@@ -161,9 +201,9 @@ def layer_link(name: RepositoryName, digest: Digest) -> Path:
     return Path(f"{layer(name, digest)}/link")
 
 
-def revisions(name: RepositoryName, algorithm: str) -> Path:
-    """The directory of all manifests of one digest algorithm."""
-    return Path(f"{_REPOSITORIES}/{name}/_manifests/revisions/{algorithm}")
+def revisions(name: RepositoryName, algorithm: str = "") -> Path:
+    """The directory of all links to manifests; or of those to the ones of one digest algorithm."""
+    return _below(f"{_REPOSITORIES}/{name}/_manifests/revisions", algorithm)
 
 
 def revision(name: RepositoryName, digest: Digest) -> Path:
@@ -174,6 +214,11 @@ def revision(name: RepositoryName, digest: Digest) -> Path:
 def revision_link(name: RepositoryName, digest: Digest) -> Path:
     """The link to a manifest."""
     return Path(f"{revision(name, digest)}/link")
+
+
+def signatures(name: RepositoryName, digest: Digest, algorithm: str = "") -> Path:
+    """The directory of all links to the signatures of a manifest of schema 1; or of those to the ones of one digest algorithm."""
+    return _below(f"{revision(name, digest)}/signatures", algorithm)
 
 
 def tags(name: RepositoryName) -> Path:
@@ -189,6 +234,11 @@ def tag(name: RepositoryName, tag: Tag) -> Path:
 def tag_link(name: RepositoryName, tag: Tag) -> Path:
     """The link to what a tag means now."""
     return Path(f"{_REPOSITORIES}/{name}/_manifests/tags/{tag}/current/link")
+
+
+def tag_index(name: RepositoryName, tag: Tag, algorithm: str = "") -> Path:
+    """The directory of all manifests that a tag ever meant; or of those of one digest algorithm."""
+    return _below(f"{_REPOSITORIES}/{name}/_manifests/tags/{tag}/index", algorithm)
 
 
 def tag_index_link(name: RepositoryName, tag: Tag, digest: Digest) -> Path:
@@ -221,14 +271,14 @@ def upload_digest(name: RepositoryName, upload: UploadId, algorithm: str, offset
     return Path(f"{_REPOSITORIES}/{name}/_uploads/{upload}/digests/{algorithm}/{offset}")
 
 
-def referrers_root(name: RepositoryName) -> Path:
-    """The directory of all referrers of a repository."""
-    return Path(f"{_REPOSITORIES}/{name}/_referrers")
+def referrers_root(name: RepositoryName, algorithm: str = "") -> Path:
+    """The directory of all referrers of a repository; or of those whose subjects have digests of one algorithm."""
+    return _below(f"{_REPOSITORIES}/{name}/_referrers", algorithm)
 
 
-def referrers(name: RepositoryName, subject: Digest, algorithm: str) -> Path:
-    """The directory of the referrers of one manifest whose own digests are of one algorithm."""
-    return Path(f"{_REPOSITORIES}/{name}/_referrers/{_split(subject)}/{algorithm}")
+def referrers(name: RepositoryName, subject: Digest, algorithm: str = "") -> Path:
+    """The directory of all referrers of one manifest; or of those whose own digests are of one algorithm."""
+    return _below(f"{_REPOSITORIES}/{name}/_referrers/{_split(subject)}", algorithm)
 
 
 def referrer(name: RepositoryName, subject: Digest, digest: Digest) -> Path:
@@ -241,14 +291,9 @@ def referrer_link(name: RepositoryName, subject: Digest, digest: Digest) -> Path
     return Path(f"{referrer(name, subject, digest)}/link")
 
 
-def blobs() -> Path:
-    """The directory of all blobs: a directory for each algorithm."""
-    return Path(f"{_V2}/blobs")
-
-
-def layers(name: RepositoryName) -> Path:
-    """The directory of all links to blobs: a directory for each algorithm."""
-    return Path(f"{_REPOSITORIES}/{name}/_layers")
+def own() -> Path:
+    """The directory of regd's own files."""
+    return Path(_OWN)
 
 
 def gate() -> Path:
@@ -278,12 +323,17 @@ def scrubbing() -> Path:
 
 def trash(run: str = "", number: int | None = None) -> Path:
     """The directory of what collections have taken away; of what one has; of one thing that one has."""
-    return Path("/".join([f"{_OWN}/trash", *filter(None, (run, "" if number is None else str(number)))]))
+    return _below(f"{_OWN}/trash", run, "" if number is None else str(number))
 
 
-def fetches() -> Path:
-    """The directory of all blobs that are being fetched: a directory for each algorithm."""
-    return Path(f"{_OWN}/fetching")
+def damaged_blobs(algorithm: str = "") -> Path:
+    """The directory of all blobs that were moved aside; or of those of one digest algorithm."""
+    return _below(f"{_OWN}/damaged", algorithm)
+
+
+def fetches(algorithm: str = "") -> Path:
+    """The directory of all blobs that are being fetched; or of those of one digest algorithm."""
+    return _below(f"{_OWN}/fetching", algorithm)
 
 
 def fetch(digest: Digest) -> Path:
@@ -327,9 +377,9 @@ def cached(name: RepositoryName, digest: Digest) -> Path:
     return Path(f"{_REPOSITORIES}/{name}/_cache/{_split(digest)}")
 
 
-def cached_root(name: RepositoryName) -> Path:
-    """The directory of what came from an upstream: a directory for each algorithm."""
-    return Path(f"{_REPOSITORIES}/{name}/_cache")
+def cached_root(name: RepositoryName, algorithm: str = "") -> Path:
+    """The directory of what came from an upstream; or of that of one digest algorithm."""
+    return _below(f"{_REPOSITORIES}/{name}/_cache", algorithm)
 
 
 def damaged(digest: Digest) -> Path:

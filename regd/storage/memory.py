@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from regd.storage import layout
 from regd.storage.appending import QueuedAppender
 from regd.storage.driver import Busy, Content, File, Growing, HashState, Missing, Stat, StorageError
 from regd.storage.layout import Path
@@ -133,7 +134,7 @@ class MemoryDriver:
 
     async def create(self, *files: File) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
-        directory = files[0][0].rpartition("/")[0]
+        directory = layout.above(files[0][0])
         if self._find(directory) is not None:
             raise StorageError(f"cannot write {directory}: it is there already")
         await self.write(*files)
@@ -144,15 +145,15 @@ class MemoryDriver:
         self._parent(link[0])
         self._put(path, self._file(source))
         self._touch(self._file(path))
-        directory, name = self._parent(Path(source.rpartition("/")[0]))
+        directory, name = self._parent(layout.above(source))
         directory.drop(name)
         await self.write(link)
 
     async def move(self, source: Path, path: Path) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
         self._file(source)
-        above, name = self._parent(Path(source.rpartition("/")[0]))
-        target, other = self._parent(Path(path.rpartition("/")[0]))
+        above, name = self._parent(layout.above(source))
+        target, other = self._parent(layout.above(path))
         there = target.entries.get(other)
         if isinstance(there, _File) or (there is not None and there.entries):
             raise StorageError(f"cannot move {source}: something is at {path} already")
@@ -211,8 +212,8 @@ class MemoryDriver:
         for path, guard in zip(files, guards or itertools.repeat(None), strict=False):
             marks = [found for found in (self._find(path), guard and self._find(guard)) if isinstance(found, _File)]
             if isinstance(self._find(path), _File) and all(file.modified < before for file in marks):
-                directory, name = self._parent(Path(path.rpartition("/")[0]))
-                self._parent(Path(f"{into}/0"))[0].put(str(_next_version()), directory.entries[name])
+                directory, name = self._parent(layout.above(path))
+                self._parent(layout.inside(into, "0"))[0].put(str(_next_version()), directory.entries[name])
                 directory.drop(name)
                 taken.append(path)
         return taken

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import pathlib
 import posixpath
 import re
 import uuid
+from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -21,6 +24,8 @@ DIGEST = Digest.parse("sha256:ab" + "c" * 62)
 SUBJECT = Digest.parse("sha512:de" + "f" * 126)
 UPLOAD = UploadId.parse("0b7a1a4e-8a1c-4e4f-9c3b-2f6d5e4c3b2a")
 
+PACKAGE = pathlib.Path(layout.__file__).parent.parent
+
 COMPONENTS = st.from_regex(re.compile(r"[a-z0-9]{1,9}((\.|_|__|-{1,9})[a-z0-9]{1,9}){0,3}", re.ASCII), fullmatch=True)
 NAMES = st.lists(COMPONENTS, min_size=1, max_size=6).map("/".join)
 HOSTILE = st.text("ab/._-\\\0%2efF:", max_size=30) | st.sampled_from(
@@ -33,28 +38,31 @@ def all_paths(name: RepositoryName, tag: Tag, digest: Digest, subject: Digest, u
     :return: what each function of the layout makes of these.
     """
     return {
+        "blob": layout.blob(digest),
         "blob_data": layout.blob_data(digest),
-        "blobs": layout.blobs(),
+        "blobs": layout.blobs(digest.algorithm, digest.hex[:2]),
         "cached": layout.cached(name, digest),
-        "cached_root": layout.cached_root(name),
+        "cached_root": layout.cached_root(name, digest.algorithm),
         "collecting": layout.collecting(),
         "collector": layout.collector(),
         "damaged": layout.damaged(digest),
+        "damaged_blobs": layout.damaged_blobs(digest.algorithm),
         "fetch": layout.fetch(digest),
         "fetch_size": layout.fetch_size(digest),
         "fetch_turn": layout.fetch_turn(digest),
-        "fetches": layout.fetches(),
+        "fetches": layout.fetches(digest.algorithm),
         "fetching": layout.fetching(digest),
         "gate": layout.gate(),
         "gate_queue": layout.gate_queue(),
         "layer": layout.layer(name, digest),
-        "layers": layout.layers(name),
+        "layers": layout.layers(name, digest.algorithm),
         "layer_link": layout.layer_link(name, digest),
         "manifests": layout.manifests(name),
+        "own": layout.own(),
         "referrer": layout.referrer(name, subject, digest),
         "referrer_link": layout.referrer_link(name, subject, digest),
         "referrers": layout.referrers(name, subject, digest.algorithm),
-        "referrers_root": layout.referrers_root(name),
+        "referrers_root": layout.referrers_root(name, subject.algorithm),
         "report": layout.report("collection"),
         "repositories": layout.repositories(),
         "repository": layout.repository(name),
@@ -62,7 +70,9 @@ def all_paths(name: RepositoryName, tag: Tag, digest: Digest, subject: Digest, u
         "revision_link": layout.revision_link(name, digest),
         "revisions": layout.revisions(name, digest.algorithm),
         "scrubbing": layout.scrubbing(),
+        "signatures": layout.signatures(name, digest, subject.algorithm),
         "tag": layout.tag(name, tag),
+        "tag_index": layout.tag_index(name, tag, digest.algorithm),
         "tag_index_link": layout.tag_index_link(name, tag, digest),
         "tag_link": layout.tag_link(name, tag),
         "tags": layout.tags(name),
@@ -84,28 +94,31 @@ class DrawingTest(SynchronousTestCase):
         self.assertEqual(
             all_paths(NAME, TAG, DIGEST, SUBJECT, UPLOAD),
             {
+                "blob": f"docker/registry/v2/blobs/sha256/ab/ab{'c' * 62}",
                 "blob_data": f"docker/registry/v2/blobs/sha256/ab/ab{'c' * 62}/data",
-                "blobs": "docker/registry/v2/blobs",
+                "blobs": "docker/registry/v2/blobs/sha256/ab",
                 "cached": f"{repository}/_cache/{split}",
-                "cached_root": f"{repository}/_cache",
+                "cached_root": f"{repository}/_cache/sha256",
                 "collecting": "regd/collecting",
                 "collector": "regd/collector",
                 "damaged": f"regd/damaged/{split}/data",
+                "damaged_blobs": "regd/damaged/sha256",
                 "fetch": f"regd/fetching/{split}",
                 "fetch_size": f"regd/fetching/{split}/size",
                 "fetch_turn": "regd/turns/fetch.ab",
-                "fetches": "regd/fetching",
+                "fetches": "regd/fetching/sha256",
                 "fetching": f"regd/fetching/{split}/data",
                 "gate": "regd/gate",
                 "gate_queue": "regd/gate.queue",
                 "layer": f"{repository}/_layers/{split}",
-                "layers": f"{repository}/_layers",
+                "layers": f"{repository}/_layers/sha256",
                 "layer_link": f"{repository}/_layers/{split}/link",
                 "manifests": f"{repository}/_manifests",
+                "own": "regd",
                 "referrer": f"{repository}/_referrers/sha512/de{'f' * 126}/{split}",
                 "referrer_link": f"{repository}/_referrers/sha512/de{'f' * 126}/{split}/link",
                 "referrers": f"{repository}/_referrers/sha512/de{'f' * 126}/sha256",
-                "referrers_root": f"{repository}/_referrers",
+                "referrers_root": f"{repository}/_referrers/sha512",
                 "report": "regd/collection.json",
                 "repositories": "docker/registry/v2/repositories",
                 "repository": repository,
@@ -113,7 +126,9 @@ class DrawingTest(SynchronousTestCase):
                 "revision_link": f"{repository}/_manifests/revisions/{split}/link",
                 "revisions": f"{repository}/_manifests/revisions/sha256",
                 "scrubbing": "regd/scrub",
+                "signatures": f"{repository}/_manifests/revisions/{split}/signatures/sha512",
                 "tag": f"{repository}/_manifests/tags/v1.0",
+                "tag_index": f"{repository}/_manifests/tags/v1.0/index/sha256",
                 "tag_index_link": f"{repository}/_manifests/tags/v1.0/index/{split}/link",
                 "tag_link": f"{repository}/_manifests/tags/v1.0/current/link",
                 "tags": f"{repository}/_manifests/tags",
@@ -129,22 +144,65 @@ class DrawingTest(SynchronousTestCase):
 
     def test_every_function_is_tried_here(self) -> None:
         functions = {name for name in layout.__all__ if name[0].islower()}
-        self.assertEqual(functions, set(all_paths(NAME, TAG, DIGEST, SUBJECT, UPLOAD)))
+        self.assertEqual(functions - {"above", "inside"}, set(all_paths(NAME, TAG, DIGEST, SUBJECT, UPLOAD)))
 
     def test_every_path_is_in_the_drawing(self) -> None:
         drawn = _drawn(layout.__doc__ or "")
         for function, path in all_paths(NAME, TAG, DIGEST, SUBJECT, UPLOAD).items():
-            if function in {"repositories", "repository", "referrers_root"}:
-                continue
             general = path.replace(str(UPLOAD), "<uuid>").replace("library/alpine", "<name>").replace("v1.0", "<tag>")
             general = general.replace(f"/ab/ab{'c' * 62}", "/<hex[0:2]>/<hex>").replace("sha512", "<alg>").replace("sha256", "<alg>")
             general = general.replace(f"ab{'c' * 62}", "<hex>").replace(f"de{'f' * 126}", "<hex>").replace("1234", "<offset>")
             general = general.replace("run/7", "<run>/<number>").replace("turns/fe7", "turns/<number>")
             general = general.replace("fetch.ab", "fetch.<number>")
+            general = general.replace("<alg>/ab", "<alg>/<hex[0:2]>")
             self.assertTrue(any(line == general or line.startswith(f"{general}/") for line in drawn), f"{function}: {general}")
 
     def test_the_top_of_all_repositories(self) -> None:
         self.assertEqual(layout.repository(""), layout.repositories())
+
+    def test_the_tops_of_what_is_kept_by_algorithm(self) -> None:
+        for function, arguments in (
+            (layout.blobs, ()),
+            (layout.damaged_blobs, ()),
+            (layout.fetches, ()),
+            (layout.cached_root, (NAME,)),
+            (layout.layers, (NAME,)),
+            (layout.revisions, (NAME,)),
+            (layout.signatures, (NAME, DIGEST)),
+            (layout.tag_index, (NAME, TAG)),
+            (layout.referrers_root, (NAME,)),
+            (layout.referrers, (NAME, SUBJECT)),
+        ):
+            # Any: the functions take different arguments.
+            make: Any = function
+            self.assertEqual(f"{make(*arguments)}/sha512", make(*arguments, "sha512"))
+
+    def test_above(self) -> None:
+        path = layout.blob_data(DIGEST)
+        self.assertEqual(layout.above(path), layout.blob(DIGEST))
+        self.assertEqual(layout.above(path, 2), layout.blobs("sha256", "ab"))
+        self.assertEqual(layout.above(layout.own()), "")
+
+    def test_inside(self) -> None:
+        self.assertEqual(layout.inside(layout.own(), "gate"), layout.gate())
+        self.assertEqual(layout.inside(layout.own(), "trash", "run"), layout.trash("run"))
+
+    def test_nobody_else_makes_a_path_of_pieces(self) -> None:
+        made = []
+        for module in sorted(PACKAGE.rglob("*.py")):
+            tree = ast.parse(module.read_bytes())
+            imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "regd.storage.layout"]
+            if module.name == "layout.py" or not any(name.name == "Path" for node in imports for name in node.names):
+                continue
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Path":
+                    made += [f"{module.name}:{node.lineno}" for one in node.args if not isinstance(one, ast.Name | ast.Attribute)]
+        self.assertEqual(made, [])
+
+    def test_the_documentation_draws_the_same_tree(self) -> None:
+        text = (PACKAGE.parent / "docs" / "storage.rst").read_text()
+        # It stands one column further to the left there, below a name for the root.
+        self.assertEqual(_drawn(text.replace("\n   ", "\n    ")), _drawn(layout.__doc__ or ""))
 
 
 def _drawn(text: str) -> list[str]:
@@ -168,7 +226,7 @@ def _drawn(text: str) -> list[str]:
 class BelowTheRootTest(SynchronousTestCase):
     def inside(self, paths: dict[str, Path]) -> None:
         for path in paths.values():
-            self.assertTrue(path.startswith(("docker/registry/v2/", "regd/")), path)
+            self.assertTrue(f"{path}/".startswith(("docker/registry/v2/", "regd/")), path)
             self.assertEqual(posixpath.normpath(path), path)
             for component in path.split("/"):
                 self.assertNotIn(component, ("", ".", ".."))

@@ -13,7 +13,6 @@ from regd.maintenance.scrub.mending import Mender
 from regd.names import Digest
 from regd.storage import layout
 from regd.storage.driver import Stat
-from regd.storage.layout import Path
 
 __all__ = ["Blobs"]
 
@@ -44,11 +43,11 @@ class Blobs:
         """How many blobs there are, and their bytes; for whoever wants to know how long it will take."""
         count = size = 0
         for algorithm in await self._desk.names(layout.blobs()):
-            for prefix in await self._desk.names(Path(f"{layout.blobs()}/{algorithm}")):
+            for prefix in await self._desk.names(layout.blobs(algorithm)):
                 await self._desk.breathe()
-                above = f"{layout.blobs()}/{algorithm}/{prefix}"
-                names = await self._desk.names(Path(above))
-                for found in await self._driver.stat_all([Path(f"{above}/{name}/data") for name in names]):
+                above = layout.blobs(algorithm, prefix)
+                names = await self._desk.names(above)
+                for found in await self._driver.stat_all([layout.inside(above, name, "data") for name in names]):
                     if isinstance(found, Stat):
                         count += 1
                         size += found.size
@@ -61,15 +60,14 @@ class Blobs:
         :param after: only at those that come after this digest.
         :returns: each that was looked at; an empty text when all doubts about those before have been looked into.
         """
-        root = layout.blobs()
-        for algorithm in await self._desk.algorithms(root):
-            for prefix in await self._desk.entries(f"{root}/{algorithm}"):
+        for algorithm in await self._desk.algorithms(layout.blobs()):
+            for prefix in await self._desk.entries(layout.blobs(algorithm)):
                 if f"{algorithm}:{prefix}" < after[: len(algorithm) + 1 + _PREFIX]:
                     continue
                 if len(prefix) != _PREFIX:
-                    self._desk.strange(f"{root}/{algorithm}/{prefix}", "not the beginning of a digest")
+                    self._desk.strange(layout.blobs(algorithm, prefix), "not the beginning of a digest")
                     continue
-                async for digest in self._desk.digests(f"{root}/{algorithm}/{prefix}", algorithm, prefix):
+                async for digest in self._desk.digests(layout.blobs(algorithm, prefix), algorithm, prefix):
                     if digest > after:
                         await self._desk.step()
                         await self._blob(digest)
@@ -79,7 +77,7 @@ class Blobs:
 
     async def _blob(self, digest: Digest) -> None:
         path = layout.blob_data(digest)
-        if not await self._desk.leaf(path.rpartition("/")[0], "data"):
+        if not await self._desk.leaf(layout.blob(digest), "data"):
             return
         linked = key(digest) in self._linked
         aliases = self._aliases.get(digest, frozenset())

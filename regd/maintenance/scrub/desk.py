@@ -10,6 +10,7 @@ from regd.maintenance.scrub.findings import Finding, Kind, Progress
 from regd.maintenance.scrub.hashing import Stopped
 from regd.names import ALGORITHMS, Digest
 from regd.pace import Pace, Sleep
+from regd.storage import layout
 from regd.storage.driver import Driver, Missing, StorageError
 from regd.storage.layout import Path
 
@@ -114,10 +115,10 @@ class Desk:
         """Tell of something that is not known here."""
         self.tell(Finding(path, what, remedy, Kind.STRANGE))
 
-    async def entries(self, path: str) -> Sequence[str]:
+    async def entries(self, path: Path) -> Sequence[str]:
         """The names in a directory, sorted; none where there is none, or it cannot be read, which is told."""
         try:
-            return sorted(await self.driver.scan(Path(path)))
+            return sorted(await self.driver.scan(path))
         except Missing:
             return ()
         except StorageError as error:
@@ -135,7 +136,7 @@ class Desk:
             await self.driver.check()
             return ()
 
-    async def digests(self, path: str, algorithm: str, prefix: str = "") -> AsyncIterator[Digest]:
+    async def digests(self, path: Path, algorithm: str, prefix: str = "") -> AsyncIterator[Digest]:
         """
         What the names in a directory say in which each is the hexadecimal part of a digest; others are told. One after the other, and each
         is let go of, because one directory may have all that there is.
@@ -150,21 +151,21 @@ class Desk:
                     raise DigestInvalid(name)
                 digest = Digest.parse(f"{algorithm}:{name}")
             except DigestInvalid:
-                await self._stray(f"{path}/{name}", f"not a name that the {algorithm} digest of something has here")
+                await self._stray(layout.inside(path, name), f"not a name that the {algorithm} digest of something has here")
             else:
                 yield digest
 
-    async def algorithms(self, path: str) -> Sequence[str]:
+    async def algorithms(self, path: Path) -> Sequence[str]:
         """The names in a directory in which each is that of a digest algorithm; others are told."""
         found = []
         for name in await self.entries(path):
             if name in ALGORITHMS:
                 found.append(name)
             else:
-                await self._stray(f"{path}/{name}", "not the name of a digest algorithm that is known here")
+                await self._stray(layout.inside(path, name), "not the name of a digest algorithm that is known here")
         return found
 
-    async def leaf(self, path: str, wanted: str) -> bool:
+    async def leaf(self, path: Path, wanted: str) -> bool:
         """
         See what is in a directory that is made for one file.
 
@@ -176,14 +177,14 @@ class Desk:
             if name == wanted:
                 there = True
             else:
-                await self._stray(f"{path}/{name}", "nothing that belongs here")
+                await self._stray(layout.inside(path, name), "nothing that belongs here")
         if not names:
             self.progress.empty += 1
         return there
 
-    async def _stray(self, path: str, what: str) -> None:
+    async def _stray(self, path: Path, what: str) -> None:
         if path.endswith(_TMP):
-            await self.temporary(Path(path))
+            await self.temporary(path)
         else:
             self.strange(path, what)
 

@@ -27,10 +27,9 @@ class Leftovers:
 
     async def check(self) -> None:
         """Look at all of it."""
-        own = Path(layout.gate().rpartition("/")[0])
-        for entry in await self._desk.entries(own):
+        for entry in await self._desk.entries(layout.own()):
             if entry.endswith(".tmp") and not entry.startswith(_TWIN):
-                await self._desk.temporary(Path(f"{own}/{entry}"))
+                await self._desk.temporary(layout.inside(layout.own(), entry))
         for path, what in ((layout.trash(), "the trash"), (layout.collecting(), "the mark")):
             if await self._driver.exists(path):
                 await self._run(path, f"{what} of a collection that was cut short")
@@ -65,10 +64,8 @@ class Leftovers:
         await self._desk.examine(path, look, mend)
 
     async def _healed(self) -> None:
-        # The directory of all of them, by way of one that need not be there.
-        root = layout.damaged(Digest.of(b"")).rsplit("/", 3)[0]
-        for algorithm in await self._desk.names(Path(root)):
-            for name in await self._desk.names(Path(f"{root}/{algorithm}")):
+        for algorithm in await self._desk.names(layout.damaged_blobs()):
+            for name in await self._desk.names(layout.damaged_blobs(algorithm)):
                 try:
                     digest = Digest.parse(f"{algorithm}:{name}")
                 except DigestInvalid:
@@ -77,7 +74,7 @@ class Leftovers:
                 await self._copy(digest)
 
     async def _copy(self, digest: Digest) -> None:
-        path = Path(layout.damaged(digest).rpartition("/")[0])
+        path = layout.above(layout.damaged(digest))
 
         async def look() -> Finding | None:
             # A damaged one would have been moved here, just before, in its place.

@@ -87,7 +87,7 @@ class Mender:
         :returns: whether it was; else the file has changed meanwhile.
         """
         source, target = layout.blob_data(digest), layout.damaged(digest)
-        above = Path(target.rpartition("/")[0])
+        above = layout.above(target)
         with suppress(Missing):
             await self._driver.delete(above, durable=False)
         try:
@@ -98,7 +98,7 @@ class Mender:
                 await self._driver.move(source, target)
         except Missing:
             return False
-        await self._driver.settle([Path(path.rpartition("/")[0].rpartition("/")[0]) for path in (target, source)])
+        await self._driver.settle([layout.above(path, 2) for path in (target, source)])
         return True
 
     @asynccontextmanager

@@ -95,16 +95,16 @@ class Repositories:
 
     async def gather(self, name: RepositoryName) -> None:
         """Learn which blobs a repository links, without looking at more than names; for a scrub that goes on behind it."""
-        for path in (layout.layers(name), Path(f"{layout.manifests(name)}/revisions")):
-            for algorithm in await self._desk.names(path):
-                for entry in await self._desk.names(Path(f"{path}/{algorithm}")):
+        for place, link in ((layout.layers, layout.layer_link), (layout.revisions, layout.revision_link)):
+            for algorithm in await self._desk.names(place(name)):
+                for entry in await self._desk.names(place(name, algorithm)):
                     try:
                         digest = Digest.parse(f"{algorithm}:{entry}")
                     except DigestInvalid:
                         continue
                     self.linked.add(key(digest))
                     if algorithm != CANONICAL:
-                        (content,) = await self._driver.read_all([Path(f"{path}/{algorithm}/{entry}/link")], _LINK_LIMIT)
+                        (content,) = await self._driver.read_all([link(name, digest)], _LINK_LIMIT)
                         target = _read(content, digest) if isinstance(content, bytes) else digest
                         self._link(digest, digest if isinstance(target, _Flaw) else target)
 
@@ -120,7 +120,7 @@ class Repositories:
             return False
         for entry in own:
             if entry not in {_LAYERS, _MANIFESTS, _REFERRERS, _UPLOADS}:
-                desk.strange(f"{layout.repository(name)}/{entry}", "nothing that is known in a repository")
+                desk.strange(layout.inside(layout.repository(name), entry), "nothing that is known in a repository")
         await self._layers(name, held)
         await self._revisions(name, held)
         for revision, target in held.manifests:
@@ -134,17 +134,15 @@ class Repositories:
     # Links to content.
 
     async def _layers(self, name: RepositoryName, held: _Held) -> None:
-        root = layout.layers(name)
-        for algorithm in await self._desk.algorithms(root):
-            async for digest in self._desk.digests(f"{root}/{algorithm}", algorithm):
+        for algorithm in await self._desk.algorithms(layout.layers(name)):
+            async for digest in self._desk.digests(layout.layers(name, algorithm), algorithm):
                 await self._desk.step()
                 if await self._desk.leaf(layout.layer(name, digest), "link"):
                     await self._content_link(layout.layer_link(name, digest), digest, held.layers)
 
     async def _revisions(self, name: RepositoryName, held: _Held) -> None:
-        root = f"{layout.manifests(name)}/revisions"
-        for algorithm in await self._desk.algorithms(root):
-            async for digest in self._desk.digests(f"{root}/{algorithm}", algorithm):
+        for algorithm in await self._desk.algorithms(layout.revisions(name)):
+            async for digest in self._desk.digests(layout.revisions(name, algorithm), algorithm):
                 await self._desk.step()
                 if await self._desk.leaf(layout.revision(name, digest), "link"):
                     target = await self._content_link(layout.revision_link(name, digest), digest, held.revisions)
@@ -270,23 +268,22 @@ class Repositories:
             try:
                 tag = Tag.parse(entry)
             except TagInvalid:
-                self._desk.strange(f"{layout.tags(name)}/{entry}", "not the name of a tag, so it is in no list")
+                self._desk.strange(layout.inside(layout.tags(name), entry), "not the name of a tag, so it is in no list")
                 continue
             for inner in await self._desk.entries(layout.tag(name, tag)):
                 if inner == "current":
-                    await self._desk.leaf(f"{layout.tag(name, tag)}/current", "link")
+                    await self._desk.leaf(layout.above(layout.tag_link(name, tag)), "link")
                 elif inner != "index":
-                    self._desk.strange(f"{layout.tag(name, tag)}/{inner}", "nothing that is known in a tag")
+                    self._desk.strange(layout.inside(layout.tag(name, tag), inner), "nothing that is known in a tag")
             index = [digest async for digest in self._index(name, tag)]
             await self._current(name, tag, [digest for digest in index if key(digest) in held.revisions])
 
     async def _index(self, name: RepositoryName, tag: Tag) -> AsyncIterator[Digest]:
         """The manifests that a tag has meant."""
-        root = f"{layout.tag(name, tag)}/index"
-        for algorithm in await self._desk.algorithms(root):
-            async for digest in self._desk.digests(f"{root}/{algorithm}", algorithm):
+        for algorithm in await self._desk.algorithms(layout.tag_index(name, tag)):
+            async for digest in self._desk.digests(layout.tag_index(name, tag, algorithm), algorithm):
                 path = layout.tag_index_link(name, tag, digest)
-                if await self._desk.leaf(path.rpartition("/")[0], "link"):
+                if await self._desk.leaf(layout.above(path), "link"):
                     self._desk.progress.links += 1
                     await self._memory(path, digest, layout.revision_link(name, digest))
                     yield digest
@@ -308,7 +305,7 @@ class Repositories:
 
         async def mend(finding: Finding) -> Finding | None:
             if finding.kind is Kind.LEFTOVER:
-                return await self._mender.drop(finding, Path(path.rpartition("/")[0]), look)
+                return await self._mender.drop(finding, layout.above(path), look)
             return await self._mender.rewrite(finding, path, digest, look)
 
         return await self._desk.examine(path, look, mend)
@@ -346,12 +343,10 @@ class Repositories:
     # Referrers.
 
     async def _referrers(self, name: RepositoryName, held: _Held) -> None:
-        root = layout.referrers_root(name)
-        for algorithm in await self._desk.algorithms(root):
-            async for subject in self._desk.digests(f"{root}/{algorithm}", algorithm):
-                above = f"{root}/{algorithm}/{subject.hex}"
-                for own in await self._desk.algorithms(above):
-                    async for digest in self._desk.digests(f"{above}/{own}", own):
+        for algorithm in await self._desk.algorithms(layout.referrers_root(name)):
+            async for subject in self._desk.digests(layout.referrers_root(name, algorithm), algorithm):
+                for own in await self._desk.algorithms(layout.referrers(name, subject)):
+                    async for digest in self._desk.digests(layout.referrers(name, subject, own), own):
                         await self._desk.step()
                         if await self._desk.leaf(layout.referrer(name, subject, digest), "link"):
                             await self._referrer(name, subject, digest, held)
@@ -377,9 +372,9 @@ class Repositories:
     async def _temporary(self, name: RepositoryName) -> None:
         root = layout.uploads(name)
         for upload in await self._desk.entries(root):
-            for entry in await self._desk.entries(f"{root}/{upload}"):
+            for entry in await self._desk.entries(layout.inside(root, upload)):
                 if entry.endswith(".tmp"):
-                    await self._desk.temporary(Path(f"{root}/{upload}/{entry}"))
+                    await self._desk.temporary(layout.inside(root, upload, entry))
 
 
 def _read(content: bytes, under: Digest | None = None) -> Digest | _Flaw:
