@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from time import monotonic
 
 from regd.maintenance.closing import Closing
@@ -162,24 +163,14 @@ class Collector:
         await Sweep(driver, self._skipped, steps, tally, self._witness, limit, marks, closing, self._trash).run()
 
     def _summary(self, started: str, seconds: float, finished: bool, error: str) -> Summary:
-        tally, closed = self._tally, self._closing.closed
+        closed = self._closing.closed
         return Summary(
             started=started,
             seconds=round(seconds, 3),
             seconds_open=round(seconds - closed, 3),
             milliseconds_closed=round(closed * 1000, 3),
             longest_closed_milliseconds=round(self._closing.longest * 1000, 3),
-            repositories=tally.repositories,
-            manifests=tally.manifests,
-            blobs=tally.blobs,
-            blobs_swept=tally.blobs_swept,
-            bytes_freed=tally.bytes_freed,
-            manifests_removed=tally.manifests_removed,
-            links_removed=tally.links_removed,
-            repositories_removed=tally.repositories_removed,
-            uploads_removed=tally.uploads_removed,
-            young=tally.young,
-            young_bytes=tally.young_bytes,
+            **asdict(self._tally),
             skipped=self._skipped.count,
             dryrun=self._orders.dryrun,
             untagged=self._orders.untagged,
