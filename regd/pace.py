@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final
 
-__all__ = ["TURN", "Breathe", "Pace", "Sleep"]
+__all__ = ["TURN", "Breathe", "Pace", "Sleep", "naps"]
 
 #: Gives the event loop a turn.
 Breathe = Callable[[], Awaitable[object]]
@@ -17,6 +17,23 @@ Sleep = Callable[[float], Awaitable[object]]
 #: How long a loop works before it gives the others a turn, in seconds. A turn costs some 50 µs. By time, and not by the number of steps,
 #: because one step reads a link that the kernel has at hand, and another a manifest from a disk.
 TURN: Final = 0.001
+
+#: The longest that one sleeps without looking whether one is to stop, in seconds.
+_NAP: Final = 0.2
+
+
+async def naps(seconds: float, sleep: Sleep, check: Callable[[], object]) -> None:
+    """
+    Wait, and look at times whether one is to stop.
+
+    :param check: raises what ends the wait.
+    """
+    check()
+    await sleep(min(seconds, _NAP))
+    check()
+    while (seconds := seconds - _NAP) > 0:
+        await sleep(min(seconds, _NAP))
+        check()
 
 
 class Pace:

@@ -16,7 +16,7 @@ from regd.config.sizes import format_size
 from regd.maintenance import blocking
 from regd.maintenance.collector import Collector
 from regd.maintenance.gate import Gate
-from regd.maintenance.summary import Orders, Running, Stopped, Summary
+from regd.maintenance.summary import Orders, Running, Summary
 from regd.names import Digest
 from regd.storage import layout
 from regd.storage.damage import Damage
@@ -69,17 +69,10 @@ def _orders(config: Config, grace: float | None, *, dryrun: bool, untagged: bool
 def _run(config: Config, orders: Orders, bar: Bar, printer: Printer, *, quiet: bool) -> int:
     with opened(config, writable=not orders.dryrun) as driver:
         witness = _Witness(bar, printer)
-
-        async def sleep(seconds: float) -> None:
-            # Also while it waits for the gate.
-            if interrupted.by:
-                raise Stopped
-            await blocking.sleep(seconds)
-
         # No change that waits is to be refused because another one is slow.
-        gate = Gate(driver, sleep, config.storage.maintenance.garbagecollect.wait)
+        gate = Gate(driver, blocking.sleep, config.storage.maintenance.garbagecollect.wait)
         damage = _Damage(bar, printer)
-        collector = Collector(driver, gate, damage, orders, None if quiet else witness, sleep, time.time)
+        collector = Collector(driver, gate, damage, orders, None if quiet else witness, blocking.sleep, time.time)
         with stopped_by_signals(collector.stop) as interrupted:
             try:
                 summary = blocking.run(collector.run())
@@ -115,22 +108,19 @@ async def _running(driver: FilesystemDriver) -> str:
 
 
 class _Damage(Damage):
-    """Tells of bad files on standard error, each once."""
+    """Tells of bad files on standard error. A collection reports each once."""
 
     def __init__(self, bar: Bar, printer: Printer) -> None:
         super().__init__()
-        self._told: set[str] = set()
         self._bar = bar
         self._printer = printer
 
     def report(self, path: str, what: str) -> None:
         """See :class:`~regd.storage.damage.Damage`."""
-        if path not in self._told:
-            self._told.add(path)
-            self.count += 1
-            self._printer.flush()
-            self._bar.clear()
-            say(f"{path}: {what}")
+        self.count += 1
+        self._printer.flush()
+        self._bar.clear()
+        say(f"{path}: {what}")
 
 
 class _Witness:

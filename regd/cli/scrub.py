@@ -12,7 +12,7 @@ from regd.config import Config
 from regd.config.sizes import format_size
 from regd.maintenance import blocking
 from regd.maintenance.gate import Gate
-from regd.maintenance.scrub import Finding, Kind, Orders, Progress, Running, Scrub, Stage, Stopped
+from regd.maintenance.scrub import Finding, Kind, Orders, Progress, Running, Scrub, Stage
 from regd.storage import layout
 from regd.storage.driver import StorageError
 
@@ -49,15 +49,8 @@ def run(path: str | None, maxrate: int, *, repair: bool, restart: bool, quiet: b
 def _run(config: Config, orders: Orders, bar: Bar, printer: Printer, *, quiet: bool) -> int:
     with opened(config, writable=orders.repair) as driver:
         witness = _Witness(bar, printer, quiet=quiet)
-
-        async def sleep(seconds: float) -> None:
-            # Also while it waits for the gate.
-            if scrub.stopping:
-                raise Stopped
-            await blocking.sleep(seconds)
-
         # No change that waits is to be refused because another one is slow.
-        gate = Gate(driver, sleep, config.storage.maintenance.garbagecollect.wait)
+        gate = Gate(driver, blocking.sleep, config.storage.maintenance.garbagecollect.wait)
         scrub = Scrub(driver, gate, witness, _sparse(config, orders), blocking.sleep, time.time)
         with stopped_by_signals(scrub.stop) as interrupted:
             try:

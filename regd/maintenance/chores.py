@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-from regd.maintenance.collector import Collector, Orders, Running, Stopped
+from regd.maintenance.collector import Collector, Orders, Running
 from regd.maintenance.gate import Gate
 from regd.maintenance.purge import Purge, PurgeOrders, Say
 from regd.names import Digest
@@ -18,10 +18,6 @@ from regd.storage.damage import Damage
 from regd.storage.driver import Driver
 
 __all__ = ["CutShort", "Listener", "Occupied", "Order", "Summary", "Work", "begin", "order"]
-
-
-#: How long one sleeps at a time while one waits for the gate, in seconds: so soon one notices that one is to stop.
-_NAP: Final = 0.2
 
 
 class Occupied(Exception):
@@ -123,7 +119,7 @@ _KINDS: Mapping[type, str] = {Orders: "collection", PurgeOrders: "purge"}
 
 class _Collection:
     """
-    A collection as :class:`Work`, which can be stopped also while it waits for the gate.
+    A collection as :class:`Work`.
 
     :param patience: how long a change waits at the gate, in seconds.
     """
@@ -131,10 +127,8 @@ class _Collection:
     def __init__(
         self, driver: Driver, damage: Damage, orders: Orders, patience: float, say: Say, sleep: Sleep, now: Callable[[], float]
     ) -> None:
-        self._sleep = sleep
-        self._stopped = False
         witness = _Told(say) if orders.dryrun else None
-        self._collector = Collector(driver, Gate(driver, self._wait, patience), damage, orders, witness, sleep, now)
+        self._collector = Collector(driver, Gate(driver, sleep, patience), damage, orders, witness, sleep, now)
 
     async def run(self) -> Summary:
         """See :class:`Work`."""
@@ -145,15 +139,7 @@ class _Collection:
 
     def stop(self) -> None:
         """See :class:`Work`."""
-        self._stopped = True
         self._collector.stop()
-
-    async def _wait(self, seconds: float) -> None:
-        while seconds > 0 and not self._stopped:
-            await self._sleep(min(seconds, _NAP))
-            seconds -= _NAP
-        if self._stopped:
-            raise Stopped
 
 
 class _Told:

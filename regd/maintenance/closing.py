@@ -48,7 +48,7 @@ class Closing:
         Run ``work`` with the gate closed.
 
         :param files: how many files it moves.
-        :raises Stopped: when the run is to stop; before anything is done.
+        :raises Stopped: when the run is to stop, also while it waits for the gate; before anything is done.
         """
         wait = self._rest_until - monotonic()
         if wait > 0:
@@ -56,7 +56,7 @@ class Closing:
         self._steps.check()
         before = self._gate.closed
         try:
-            async with self._gate.alone():
+            async with self._gate.alone(self._steps.rest):
                 began = monotonic()
                 result = await work()
                 worked = monotonic() - began

@@ -87,14 +87,16 @@ class Gate:
         """
         return _Change(self)
 
-    def alone(self) -> _Alone:
+    def alone(self, sleep: Sleep | None = None) -> _Alone:
         """
         For an ``async with`` block that no change runs beside. It should be shorter still: all changes wait for it.
 
         Entering waits until the changes under way have ended, as long as that takes, with :meth:`change` kept out for no more than
         :data:`CLOSING` at a time. To give it up, let ``sleep`` raise, or cancel it.
+
+        :param sleep: waits in place of the gate's own.
         """
-        return _Alone(self)
+        return _Alone(self, sleep or self._sleep)
 
     async def enter(self) -> Held:
         """
@@ -105,9 +107,9 @@ class Gate:
         began = self._now()
         until = began + self.patience
         try:
-            queue = await self._take(layout.gate_queue(), True, until)
+            queue = await self._take(layout.gate_queue(), True, until, self._sleep)
             try:
-                return await self._take(layout.gate(), True, until)
+                return await self._take(layout.gate(), True, until, self._sleep)
             finally:
                 queue.close()
         except Busy:
@@ -117,17 +119,17 @@ class Gate:
                 headers=_RETRY_AFTER,
             ) from None
 
-    async def close(self) -> tuple[Held, float]:
+    async def close(self, sleep: Sleep) -> tuple[Held, float]:
         """
         Close the gate; see :meth:`alone`, which takes care of opening it.
 
         :returns: the gate, and since when no change has begun.
         """
         while True:
-            queue = await self._take(layout.gate_queue(), False, None)
+            queue = await self._take(layout.gate_queue(), False, None, sleep)
             began = self._now()
             try:
-                return await self._take(layout.gate(), False, began + self._closing), began
+                return await self._take(layout.gate(), False, began + self._closing, sleep), began
             except Busy:
                 pass
             except BaseException:
@@ -136,7 +138,7 @@ class Gate:
             finally:
                 queue.close()
             self.count(began, 0)
-            await self._sleep(OPEN_AGAIN)
+            await sleep(OPEN_AGAIN)
 
     def count(self, began: float, closings: int = 1) -> None:
         """Note that no change could begin from ``began`` until now."""
@@ -145,7 +147,7 @@ class Gate:
         self.closed += lasted
         self.longest = max(self.longest, lasted)
 
-    async def _take(self, path: Path, shared: bool, until: float | None) -> Held:
+    async def _take(self, path: Path, shared: bool, until: float | None, sleep: Sleep) -> Held:
         """
         :param until: when to give up.
         :raises Busy: then.
@@ -160,7 +162,7 @@ class Gate:
             if until is not None and now >= until:
                 raise Busy(path)
             pause = min(max(_LOOK, (now - began) / 8), _LOOK_AT_MOST)
-            await self._sleep(pause if until is None else min(pause, until - now))
+            await sleep(pause if until is None else min(pause, until - now))
             try:
                 return await self._driver.lock(path, shared=shared)
             except Busy:
@@ -187,15 +189,16 @@ class _Change:
 class _Alone:
     """See :meth:`Gate.alone`."""
 
-    __slots__ = ("_began", "_gate", "_held")
+    __slots__ = ("_began", "_gate", "_held", "_sleep")
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, sleep: Sleep) -> None:
         self._gate = gate
+        self._sleep = sleep
         self._held: Held | None = None
         self._began = 0.0
 
     async def __aenter__(self) -> None:
-        self._held, self._began = await self._gate.close()
+        self._held, self._began = await self._gate.close(self._sleep)
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._held is not None:

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Final
 
 from regd.maintenance.summary import Stopped
-from regd.pace import Pace, Sleep
+from regd.pace import Pace, Sleep, naps
 from regd.storage import layout
 from regd.storage.damage import Damage
 from regd.storage.driver import Driver
@@ -16,9 +16,6 @@ __all__ = ["Skipped", "Steps"]
 
 #: How many files are looked at in one go, where nothing limits the rate.
 _LOT: Final = 64
-
-#: How long a run sleeps at a time when it is ahead of its rate, in seconds: so soon it notices that it is to stop.
-_NAP: Final = 0.2
 
 
 class Steps:
@@ -62,17 +59,15 @@ class Steps:
         # What was not used is not saved up.
         self._due = max(self._due, now) + files / self._maxrate
         while (ahead := self._due - monotonic()) > 0:
-            await self.rest(min(ahead, _NAP))
+            await self.rest(ahead)
 
     async def rest(self, seconds: float) -> None:
         """
         Wait.
 
-        :raises Stopped: when the run is to stop.
+        :raises Stopped: when the run is to stop, soon after it was told so.
         """
-        self.check()
-        await self._sleep(seconds)
-        self.check()
+        await naps(seconds, self._sleep, self.check)
 
 
 class Skipped:

@@ -16,7 +16,7 @@ class Running(Exception):
 
 
 class Stopped(Exception):
-    """The collection is to stop. Whatever waits on its behalf may raise it, as the ``sleep`` of its gate."""
+    """The collection is to stop."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -333,6 +333,34 @@ class GateSuite(Base):
         collector.leave()
         self.assert_free()
 
+    async def test_whoever_closes_may_wait_in_their_own_way(self) -> None:
+        slept: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            await deferLater(self.clock, seconds)
+
+        self.begin()
+        change = Visitor(self.gate.change)
+        collector = Visitor(lambda: self.gate.alone(sleep))
+        self.run_for(0.1)
+        self.assertTrue(collector.waiting)
+        self.assertGreater(sum(slept), 0.1)
+        change.leave()
+        self.run_for(0.06)
+        self.assertTrue(collector.inside)
+        # A change waits as before.
+        slept.clear()
+        late = Visitor(self.gate.change)
+        self.run_for(0.1)
+        self.assertTrue(late.waiting)
+        self.assertEqual(slept, [])
+        collector.leave()
+        self.run_for(0.06)
+        self.assertTrue(late.inside)
+        late.leave()
+        self.assert_free()
+
     async def test_what_is_counted(self) -> None:
         self.begin()
         self.assertEqual((self.gate.closings, self.gate.closed, self.gate.longest, self.gate.refused), (0, 0, 0, 0))

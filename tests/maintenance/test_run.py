@@ -124,6 +124,24 @@ class Suite(CollectionSuite):
         await self.collect(untagged=True)
         await self.finished()
 
+    async def test_told_to_stop_at_the_gate(self) -> None:
+        await self.something_to_do()
+        change = await self.driver.lock(layout.gate(), shared=True)
+        slept: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            if sum(slept) > 4:
+                # In the middle of the time for which the gate is left open.
+                self.collector.stop()
+
+        summary = await self.collector_of(sleep=sleep).run()
+        self.assertEqual((summary.finished, summary.error, summary.blobs_swept), (False, "", 0))
+        self.assertLess(sum(slept), 4.5)
+        change.close()
+        await self.collect(untagged=True)
+        await self.finished()
+
     async def test_killed_anywhere(self) -> None:
         """What happens after the end of a process does not happen: neither locks nor files are cleaned up by it."""
 

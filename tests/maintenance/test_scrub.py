@@ -19,6 +19,7 @@ from regd.maintenance.scrub import Finding, Kind, Orders, Progress, Running, Scr
 from regd.maintenance.scrub.findings import KEPT
 from regd.manifest import OCI_IMAGE
 from regd.names import Digest, RepositoryName, Tag
+from regd.pace import Sleep
 from regd.storage import layout
 from regd.storage.driver import Driver, Held, StorageError
 from regd.storage.layout import Path
@@ -607,10 +608,10 @@ class LateGate(Gate):
         self._storage = driver
         self._changes = list(changes)
 
-    async def close(self) -> tuple[Held, float]:
+    async def close(self, sleep: Sleep) -> tuple[Held, float]:
         while self._changes:
             await self._storage.write(self._changes.pop())
-        return await super().close()
+        return await super().close(sleep)
 
 
 class FailingDriver:

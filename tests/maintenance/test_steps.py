@@ -78,6 +78,19 @@ class StepsTest(TestCase):
             await pace.take(1000)
         self.assertLessEqual(self.clock.now, 1001)
 
+    async def test_stop_while_it_rests(self) -> None:
+        async def sleep(seconds: float) -> None:
+            await self.clock.sleep(seconds)
+            if self.clock.now > 1001:
+                pace.stop()
+
+        pace = Steps(0, sleep)
+        await pace.rest(0.5)
+        self.assertAlmostEqual(self.clock.now, 1000.5)
+        with self.assertRaises(Stopped):
+            await pace.rest(1000)
+        self.assertLess(self.clock.now, 1001.5)
+
     async def test_the_gate_is_open_for_longer_than_it_was_closed(self) -> None:
         pace = Steps(0, self.clock.sleep)
         gate = Gate(MemoryDriver(), self.clock.sleep, now=self.clock)

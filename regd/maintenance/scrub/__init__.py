@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from regd.maintenance.scrub.findings import Finding, Kind, Progress, Stage
-from regd.maintenance.scrub.hashing import Stopped
 from regd.maintenance.scrub.run import Orders, Running, Scrub
 
-__all__ = ["Finding", "Kind", "Orders", "Progress", "Running", "Scrub", "Stage", "Stopped"]
+__all__ = ["Finding", "Kind", "Orders", "Progress", "Running", "Scrub", "Stage"]

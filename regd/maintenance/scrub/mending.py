@@ -36,13 +36,18 @@ _OPEN: Final = 4
 
 
 class Mender:
-    """Mends what the looks of a scrub have found."""
+    """
+    Mends what the looks of a scrub have found.
 
-    def __init__(self, driver: Driver, gate: Gate, hasher: Hasher, sleep: Sleep) -> None:
+    :param rest: waits until the gate can be closed; may raise what ends the scrub.
+    """
+
+    def __init__(self, driver: Driver, gate: Gate, hasher: Hasher, sleep: Sleep, rest: Sleep) -> None:
         self._driver = driver
         self._gate = gate
         self._hasher = hasher
         self._sleep = sleep
+        self._rest = rest
 
     async def rewrite(self, finding: Finding, path: Path, digest: Digest, look: Look) -> Finding | None:
         """
@@ -103,7 +108,7 @@ class Mender:
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
-        async with self._gate.alone():
+        async with self._gate.alone(self._rest):
             begun = monotonic()
             yield
             closed = monotonic() - begun

@@ -25,7 +25,7 @@ from regd.maintenance.scrub.hashing import Hasher, Stopped
 from regd.maintenance.scrub.leftovers import Leftovers
 from regd.maintenance.scrub.mending import Mender
 from regd.maintenance.scrub.repositories import Repositories
-from regd.pace import Sleep
+from regd.pace import Sleep, naps
 from regd.storage import layout
 from regd.storage.driver import Busy, Driver, Held, Missing, StorageError
 
@@ -109,6 +109,14 @@ class Scrub:
             if held is not None:
                 held.close()
 
+    async def _rest(self, seconds: float) -> None:
+        """A :data:`~regd.pace.Sleep` that ends with :class:`Stopped` soon after somebody has asked for it."""
+        await naps(seconds, self._sleep, self._check)
+
+    def _check(self) -> None:
+        if self.stopping:
+            raise Stopped
+
     async def _lock(self) -> Held | None:
         try:
             return await self._driver.lock(layout.scrubbing())
@@ -142,7 +150,7 @@ class Scrub:
             stopping=lambda: self.stopping,
             passed=lambda count: self._passed(progress, count),
         )
-        mender = Mender(self._driver, self._gate, hasher, self._sleep)
+        mender = Mender(self._driver, self._gate, hasher, self._sleep, self._rest)
         desk = Desk(
             self._driver,
             self._witness,
