@@ -14,12 +14,13 @@ from typing import Any, Final
 from OpenSSL.SSL import Error as SSLError
 from service_identity import VerificationError
 from twisted.internet import tcp, unix
+from twisted.internet._sslverify import IOpenSSLTrustRoot
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import ClientFactory, Protocol
-from twisted.internet.ssl import Certificate, KeyPair, PrivateCertificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.ssl import Certificate, KeyPair, PrivateCertificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -27,7 +28,7 @@ from zope.interface import implementer
 from regd.config import TCPAddress, UnixAddress, Upstream, UpstreamTLS
 from regd.web.transport import SendingTransport
 
-__all__ = ["CannotConnect", "CannotUseTLS", "Dialer", "tls_options"]
+__all__ = ["CannotConnect", "CannotUseTLS", "Dialer", "explain", "is_late", "system_trust", "tls_options"]
 
 #: What is read at once, in bytes. With what may wait for a client to take it, that stays below what promise P1 allows a connection.
 _READ: Final = 128 * 1024
@@ -179,7 +180,7 @@ class Dialer:
         try:
             hosts = await self._addresses(timeout)
         except Exception as error:  # noqa: BLE001 - whatever a resolver raises
-            raise CannotConnect(f"its name cannot be resolved: {_reason(error)}", late=_is_late(error)) from None
+            raise CannotConnect(f"its name cannot be resolved: {explain(error)}", late=is_late(error)) from None
         for host in hosts:
             left = deadline - self._reactor.seconds()
             if left <= 0:
@@ -191,7 +192,7 @@ class Dialer:
                 problem = error
             else:
                 return
-        raise CannotConnect(_reason(problem), late=_is_late(problem))
+        raise CannotConnect(explain(problem), late=is_late(problem))
 
     async def _addresses(self, timeout: float) -> list[str]:
         """Where it may be: a name can have several addresses, and others tomorrow."""
@@ -275,11 +276,7 @@ def tls_options(upstream: Upstream, tls: UpstreamTLS) -> Any:
     assert isinstance(upstream.address, TCPAddress)
     trust, client, chain = None, None, list[bytes]()
     if tls.cafile:
-        pem = _read(tls.cafile, "cafile")
-        try:
-            trust = trustRootFromCertificates([Certificate.loadPEM(part) for part in _certificates(pem)])
-        except (SSLError, ValueError) as error:
-            raise CannotUseTLS(f"cafile {tls.cafile} is no list of certificates in PEM ({error})") from None
+        trust = trustRootFromCertificates(_authorities(tls.cafile))
     if tls.clientcertificate:
         pem, key = _read(tls.clientcertificate, "clientcertificate"), _read(tls.clientkey, "clientkey")
         try:
@@ -290,6 +287,40 @@ def tls_options(upstream: Upstream, tls: UpstreamTLS) -> Any:
     name = tls.servername or upstream.address.host
     extra = {"extraCertChain": [Certificate.loadPEM(part).original for part in chain[1:]]} if client is not None else {}
     return optionsForClientTLS(name, trust, client, acceptableProtocols=[b"http/1.1"], extraCertificateOptions=extra)
+
+
+@implementer(IOpenSSLTrustRoot)
+class _SystemAnd:
+    """
+    The certificates that the system trusts, and some more; Twisted has only one or the other. Its interface is private, and a test pins
+    what it asks for.
+    """
+
+    def __init__(self, certificates: list[Certificate]) -> None:
+        self._roots = [platformTrust(), trustRootFromCertificates(certificates)]
+
+    def _addCACertsToContext(self, context: object) -> None:  # noqa: N802 - IOpenSSLTrustRoot's name
+        for root in self._roots:
+            root._addCACertsToContext(context)
+
+
+def system_trust(cafile: str) -> Any:
+    """
+    Whom to trust of servers that nobody has configured.
+
+    :param cafile: further certificates, in PEM; empty for none.
+    :returns: what ``optionsForClientTLS`` takes.
+    :raises CannotUseTLS: when the file cannot be used.
+    """
+    return _SystemAnd(_authorities(cafile)) if cafile else platformTrust()
+
+
+def _authorities(cafile: str) -> list[Certificate]:
+    pem = _read(cafile, "cafile")
+    try:
+        return [Certificate.loadPEM(part) for part in _certificates(pem)]
+    except (SSLError, ValueError) as error:
+        raise CannotUseTLS(f"cafile {cafile} is no list of certificates in PEM ({error})") from None
 
 
 def _read(path: str, key: str) -> bytes:
@@ -319,11 +350,12 @@ def _is_literal(host: str) -> bool:
     return False
 
 
-def _is_late(error: Exception) -> bool:
+def is_late(error: Exception) -> bool:
+    """Whether an error of whatever library says that it took too long."""
     return isinstance(error, DeferredTimeout | ConnectTimeout | TimeoutError)
 
 
-def _reason(error: Exception) -> str:
+def explain(error: Exception) -> str:
     """An error of whatever library as an operator can use it."""
     if isinstance(error, VerificationError):
         wanted = ", ".join(str(getattr(one, "mismatched_id", one)) for one in error.errors)
@@ -331,6 +363,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, SSLError):
         words = "; ".join(dict.fromkeys(part[-1] for part in (error.args[0] if error.args else ()) if part))
         return f"TLS failed: {words or 'the other end closed the connection'}"
-    if _is_late(error):
+    if is_late(error):
         return "it took too long"
     return str(error) or type(error).__name__
