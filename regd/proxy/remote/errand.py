@@ -153,6 +153,8 @@ class Errand:
         :raises Limited: when it wants to be asked later.
         :raises Unreachable: when there is no answer.
         """
+        if self._aborted:
+            raise Unreachable(f"{method} {url}: we are stopping")
         peer = self._peers.of(url)
         peer.rest.check()
         server, what = peer.server, f"{method} {url}"

@@ -19,8 +19,8 @@ _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 _RANGE: Final = re.compile(r"bytes[ \t]+([0-9]{1,18})-([0-9]{1,18})/(?:([0-9]{1,18})|\*)", re.IGNORECASE)
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED: Final = r'"[^"\\]*(?:\\.[^"\\]*)*"'
-_LINK: Final = re.compile(rf"<([^>]*)>((?:[ \t]*;[ \t]*{_WORD}(?:[ \t]*=[ \t]*(?:{_WORD}|{_QUOTED}))?)*)")
-_RELATION: Final = re.compile(rf";[ \t]*rel[ \t]*=[ \t]*({_WORD}|{_QUOTED})", re.IGNORECASE)
+_LINK: Final = re.compile(rf"<([^<>]*)>((?:[ \t]*;[ \t]*{_WORD}(?:[ \t]*=[ \t]*(?:{_WORD}|{_QUOTED}))?)*)")
+_LINK_PARAMETER: Final = re.compile(rf";[ \t]*({_WORD})(?:[ \t]*=[ \t]*({_WORD}|{_QUOTED}))?[ \t]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,9 @@ def next_link(values: Iterable[str]) -> str | None:
     """
     for value in values:
         for found in _LINK.finditer(value):
-            relation = _RELATION.search(found[2])
-            if relation is not None and "next" in relation[1].strip('"').lower().split():
-                return found[1]
+            for parameter in _LINK_PARAMETER.finditer(found[2]):
+                if parameter[1].lower() == "rel" and "next" in (parameter[2] or "").strip('"').lower().split():
+                    return found[1]
     return None
 
 

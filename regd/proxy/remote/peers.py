@@ -114,7 +114,7 @@ class Peers:
         made = UpstreamServer(server, options, self._upstream.timeouts, self._reactor)
         if self._closed:
             made.close()
-        return Peer(made, Rest(self._reactor.seconds))
+        return Peer(made, Rest(str(server), self._reactor.seconds))
 
     def _forget(self) -> None:
         """The oldest of those that nobody uses."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from twisted.logger import Logger
+
 from regd.proxy.remote.errors import Limited, RemoteError, Unreachable
 
 __all__ = ["Rest"]
@@ -20,10 +22,14 @@ _LIMITED: Final = 5.0
 
 class Rest:
     """
+    :param whose: who is left alone, for the log.
     :param seconds: the time, in seconds.
     """
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
+    _log = Logger()
+
+    def __init__(self, whose: str, seconds: Callable[[], float]) -> None:
+        self._whose = whose
         self._seconds = seconds
         self._until = 0.0
         self._why = ""
@@ -77,6 +83,7 @@ class Rest:
         until = self._seconds() + pause
         if until > self._until:
             self._until, self._why, self._late = until, why, late
+            self._log.warn("{whose} is not asked for {pause:g} s: {why}", whose=self._whose, pause=pause, why=why)
 
     def _error(self, left: float) -> RemoteError:
         if self._late is None:

@@ -20,7 +20,7 @@ import treq
 from OpenSSL.SSL import Error as SSLError
 from service_identity import VerificationError
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - it is not Python's, and the one that is raised
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError  # noqa: A004 - it is not Python's, and the one that is raised
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -141,7 +141,7 @@ class Tokens:
         self._upstream = upstream
         self._peers = peers
         self._reactor = reactor
-        self._rest = Rest(reactor.seconds)
+        self._rest = Rest(f"the realm for tokens of {upstream.remote}", reactor.seconds)
         self._found: OrderedDict[Realm, Token] = OrderedDict()
         self._asking: Coalesced[Realm, Token] = Coalesced()
         self._warned: set[str] = set()
@@ -298,6 +298,9 @@ def _explain(error: BaseException) -> tuple[str, bool]:
     """
     if isinstance(error, ResponseFailed) and error.reasons:
         error = error.reasons[0].value
+    if isinstance(error, CancelledError):
+        # What Agent makes of a time-out.
+        error = TimeoutError()
     if isinstance(error, _TELLING):
         return explain(error), is_late(error)
     return f"it does not answer as a server of HTTP does ({type(error).__name__})", False

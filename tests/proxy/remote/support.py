@@ -123,13 +123,13 @@ class RemoteCase(TestCase):
         self.addCleanup(made.close)
         return made
 
-    def remote(self, url: str, *, read: float = 5, **more: Any) -> Remote:
+    def remote(self, url: str, *, connect: float = 2, read: float = 5, **more: Any) -> Remote:
         """
         A client of one.
 
         :param more: What else a :class:`CacheUpstream` has.
         """
-        timeouts = Timeouts(connect=2, read=read, write=5)
+        timeouts = Timeouts(connect=connect, read=read, write=5)
         made = Remote(CacheUpstream("", parse_upstream(url), timeouts=timeouts, **more), reactor)
         self.remotes.append(made)
         return made
