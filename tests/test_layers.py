@@ -18,25 +18,30 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "__init__": frozenset(),
     "errors": frozenset(),
     "pace": frozenset(),
+    "moments": frozenset(),
+    "processes": frozenset(),
     "names": frozenset({"errors"}),
     "manifest": frozenset({"names", "errors"}),
     "config": frozenset({"names", "errors"}),
     "storage": frozenset({"names", "errors"}),
-    "maintenance": frozenset({"storage", "manifest", "names", "errors", "pace"}),
-    "registry": frozenset({"maintenance", "storage", "manifest", "names", "errors", "pace"}),
-    "telemetry": frozenset({"config", "storage"}),
+    "maintenance": frozenset({"storage", "manifest", "names", "errors", "pace", "moments", "processes"}),
+    "registry": frozenset({"maintenance", "storage", "manifest", "names", "errors", "pace", "moments"}),
+    "telemetry": frozenset({"config", "storage", "moments"}),
     "web": frozenset({"registry", "storage", "manifest", "names", "errors", "telemetry"}),
     # Its routes, upstreams and time-outs are the configuration's values; what it does not do itself, the channel of web does.
     # Its cache keeps what it fetches by the registry's rules, and in its storage.
     "proxy": frozenset({"config", "web", "registry", "storage", "manifest", "names", "errors", "pace"}),
-    "workers": frozenset({"web"}),
+    "workers": frozenset({"web", "processes"}),
     "service": frozenset(
-        {"workers", "proxy", "web", "telemetry", "registry", "maintenance", "storage", "config", "manifest", "names", "errors"}
+        {
+            *("workers", "proxy", "web", "telemetry", "registry", "maintenance", "storage", "config", "manifest", "names", "errors"),
+            "moments",
+        }
     ),
     "worker": frozenset({"service"}),
     # A program without an event loop: it needs neither the service nor HTTP, and takes a third of their memory without.
     "maintain": frozenset({"maintenance"}),
-    "cli": frozenset({"service", "maintenance", "storage", "config", "names"}),
+    "cli": frozenset({"service", "maintenance", "storage", "config", "names", "moments"}),
 }
 
 # Where a room may see only one module of another: the seam between them.
@@ -46,7 +51,7 @@ ONLY_THROUGH: dict[tuple[str, str], frozenset[str]] = {
 }
 
 # Rooms of pure functions: values in, values out, no Twisted at all.
-PURE = frozenset({"errors", "names", "manifest", "pace"})
+PURE = frozenset({"errors", "names", "manifest", "pace", "moments"})
 
 # Rooms that must not know HTTP.
 WITHOUT_HTTP = PURE | {"config", "storage", "maintenance", "registry"}

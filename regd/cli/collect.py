@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
-from datetime import UTC, datetime
 from typing import Final
 
-from regd.cli.opening import CannotRun, holder, opened, read_config
+from regd.cli.opening import CannotRun, holder, opened, read_config, to_an_end
 from regd.cli.output import Bar, Printer, say, stopped_by_signals
 from regd.config import Config
 from regd.config.durations import format_duration
@@ -17,6 +16,7 @@ from regd.maintenance import blocking
 from regd.maintenance.collector import Collector
 from regd.maintenance.gate import Gate
 from regd.maintenance.summary import Orders, Running, Summary
+from regd.moments import rfc3339
 from regd.names import Digest
 from regd.storage import layout
 from regd.storage.damage import Damage
@@ -37,20 +37,12 @@ def run(path: str | None, grace: float | None, *, dryrun: bool, untagged: bool, 
     :param grace: seconds; ``None`` for what the configuration says.
     :returns: the exit status.
     """
-    bar = Bar(wanted=not quiet)
-    printer = Printer(bar)
-    try:
+
+    def work(bar: Bar, printer: Printer) -> int:
         config = read_config(path, os.environ)
         return _run(config, _orders(config, grace, dryrun=dryrun, untagged=untagged), bar, printer, quiet=quiet)
-    except CannotRun as error:
-        bar.close()
-        printer.flush()
-        for line in error.lines:
-            say(line)
-        return NOT_DONE
-    finally:
-        bar.close()
-        printer.flush()
+
+    return to_an_end(work, quiet=quiet, failed=NOT_DONE)
 
 
 def _orders(config: Config, grace: float | None, *, dryrun: bool, untagged: bool) -> Orders:
@@ -102,7 +94,7 @@ async def _running(driver: FilesystemDriver) -> str:
     except (Missing, StorageError):
         since = ""
     else:
-        since = f" since {datetime.fromtimestamp(began, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        since = f" since {rfc3339(began)}"
     who = holder(driver, layout.collector())
     return f"{who} is collecting the garbage of this directory already{since}: wait for it, or stop it with SIGTERM"
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from regd.cli.output import Bar, Printer, say
 from regd.config import Config, ConfigError, InMemoryStorage, NoStorage, load
 from regd.maintenance.blocking import filesystem
 from regd.storage import layout
@@ -15,7 +16,7 @@ from regd.storage.driver import StorageError
 from regd.storage.filesystem import FilesystemDriver
 from regd.storage.layout import Path
 
-__all__ = ["CannotRun", "holder", "opened", "read_config"]
+__all__ = ["CannotRun", "holder", "opened", "read_config", "to_an_end"]
 
 #: The kernel's list of locks, proc(5).
 _LOCKS: Final = "/proc/locks"
@@ -42,6 +43,29 @@ def read_config(path: str | None, environ: Mapping[str, str]) -> Config:
         return load(path, environ).config
     except ConfigError as error:
         raise CannotRun(*error.problems) from None
+
+
+def to_an_end(work: Callable[[Bar, Printer], int], *, quiet: bool, failed: int) -> int:
+    """
+    Do what a command does, and show what it has to say, however it ends.
+
+    :param work: is given what it prints with, and returns the exit status.
+    :param quiet: show no progress.
+    :param failed: the exit status where it could not be done.
+    """
+    bar = Bar(wanted=not quiet)
+    printer = Printer(bar)
+    try:
+        return work(bar, printer)
+    except (CannotRun, StorageError) as error:
+        bar.close()
+        printer.flush()
+        for line in error.lines if isinstance(error, CannotRun) else [str(error)]:
+            say(line)
+        return failed
+    finally:
+        bar.close()
+        printer.flush()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import os
 import time
 from typing import Final
 
-from regd.cli.opening import CannotRun, holder, opened, read_config
+from regd.cli.opening import CannotRun, holder, opened, read_config, to_an_end
 from regd.cli.output import Bar, Printer, one_line, say, stopped_by_signals
 from regd.config import Config
 from regd.config.sizes import format_size
@@ -31,19 +31,11 @@ def run(path: str | None, maxrate: int, *, repair: bool, restart: bool, quiet: b
     :param maxrate: bytes a second that are read at most; 0 for no limit.
     :returns: the exit status.
     """
-    bar = Bar(wanted=not quiet)
-    printer = Printer(bar)
-    try:
+
+    def work(bar: Bar, printer: Printer) -> int:
         return _run(read_config(path, os.environ), Orders(repair, restart, maxrate, measure=bar.shown), bar, printer, quiet=quiet)
-    except (CannotRun, StorageError) as error:
-        bar.close()
-        printer.flush()
-        for line in error.lines if isinstance(error, CannotRun) else [str(error)]:
-            say(line)
-        return NOT_DONE
-    finally:
-        bar.close()
-        printer.flush()
+
+    return to_an_end(work, quiet=quiet, failed=NOT_DONE)
 
 
 def _run(config: Config, orders: Orders, bar: Bar, printer: Printer, *, quiet: bool) -> int:

@@ -9,7 +9,6 @@ asked for within the grace period, is moved into the trash with the gate closed,
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -26,6 +25,7 @@ from regd.maintenance.summary import Orders, Running, Stopped, Summary, Witness
 from regd.maintenance.sweep import Sweep
 from regd.maintenance.tally import Tally
 from regd.maintenance.trash import Trash
+from regd.moments import rfc3339
 from regd.pace import Sleep
 from regd.storage import layout
 from regd.storage.damage import Damage
@@ -77,7 +77,7 @@ class Collector:
 
         :raises Running: when another collection runs on this directory.
         """
-        started = datetime.datetime.fromtimestamp(self._now(), datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        started = rfc3339(self._now())
         began = monotonic()
         finished, error = False, ""
         lock: Held | None = None

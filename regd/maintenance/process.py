@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
@@ -25,15 +25,13 @@ from twisted.python.failure import Failure
 from regd.maintenance.chores import CutShort, Listener, Occupied, Order, Work, begin
 from regd.maintenance.service import RunFailed
 from regd.pace import Sleep
+from regd.processes import Lines, how_it_ended, killed_by
 from regd.storage.driver import Driver, StorageError
 
 __all__ = ["Here", "InProcess", "Runner"]
 
 #: How long a run may take to end when it is asked to, in seconds, before it is killed.
 PATIENCE: Final = 10.0
-
-#: Of a line that does not end so many bytes are kept.
-LONGEST_LINE: Final = 1024 * 1024
 
 
 class Runner(Protocol):
@@ -129,7 +127,7 @@ class _Child(ProcessProtocol):
     def __init__(self, listener: Listener, reactor: Any) -> None:
         self._listener = listener
         self._reactor = reactor
-        self._partial = {1: b"", 2: b""}
+        self._lines = {1: Lines(self._hear), 2: Lines(self._complain)}
         self._outcome: dict[str, Any] = {}
         self._killing: IDelayedCall | None = None
         self.done: Deferred[dict[str, Any]] = Deferred()
@@ -142,23 +140,14 @@ class _Child(ProcessProtocol):
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N802, N803 - Twisted's names
         """It has written something."""
-        *lines, rest = (self._partial[childFD] + data).split(b"\n")
-        if len(rest) > LONGEST_LINE:
-            lines, rest = [*lines, rest], b""
-        self._partial[childFD] = rest
-        for line in lines:
-            if childFD == 1:
-                self._hear(line)
-            else:
-                self._listener.say("error", line.decode("utf-8", "backslashreplace"))
+        self._lines[childFD].feed(data)
 
     def processEnded(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
         """It has ended, and all that it wrote is here."""
         if self._killing is not None and self._killing.active():
             self._killing.cancel()
-        for fd, rest in self._partial.items():
-            if rest:
-                self.childDataReceived(fd, b"\n")
+        for lines in self._lines.values():
+            lines.end()
         event = self._outcome.get("event")
         if event == "summary":
             self.done.callback(self._outcome["summary"])
@@ -166,11 +155,11 @@ class _Child(ProcessProtocol):
             self.done.errback(Occupied())
         elif event == "failed":
             self.done.errback(RunFailed(self._outcome["reason"]))
-        elif self._killing is not None and _signal_of(reason) == signal.SIGTERM:
+        elif self._killing is not None and killed_by(reason) == signal.SIGTERM:
             # The interpreter was still starting.
             self.done.errback(CutShort())
         else:
-            self.done.errback(RunFailed(f"its process {_how(reason)}"))
+            self.done.errback(RunFailed(f"its process {how_it_ended(reason) or 'ended without a word'}"))
 
     def _hear(self, line: bytes) -> None:
         try:
@@ -186,25 +175,13 @@ class _Child(ProcessProtocol):
                     self._outcome = {"event": found["event"], "reason": str(found.get("reason"))}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             # A person's line, of a library or of the interpreter itself.
-            self._listener.say("error", line.decode("utf-8", "backslashreplace"))
+            self._complain(line)
+
+    def _complain(self, line: bytes) -> None:
+        self._listener.say("error", line.decode("utf-8", "backslashreplace"))
 
     def _signal(self, name: str) -> None:
         # Any: Twisted declares no transport for protocols of processes.
         transport: Any = self.transport
         with suppress(ProcessExitedAlready):
             transport.signalProcess(name)
-
-
-def _signal_of(reason: Failure) -> int | None:
-    """What a process was killed by, if it was."""
-    return reason.value.signal if isinstance(reason.value, ProcessTerminated) else None
-
-
-def _how(reason: Failure) -> str:
-    """How a process has ended that said nothing of its outcome."""
-    number = _signal_of(reason)
-    if number is not None:
-        return f"was killed by {signal.Signals(number).name}"
-    if isinstance(reason.value, ProcessTerminated):
-        return f"ended with status {reason.value.exitCode}"
-    return "ended without a word"

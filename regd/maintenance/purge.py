@@ -13,11 +13,11 @@ import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
 
 from regd.errors import NameInvalid
+from regd.moments import rfc3339
 from regd.names import RepositoryName
 from regd.pace import Pace, Sleep
 from regd.storage import layout, startedat
@@ -121,7 +121,7 @@ class Purge:
             await self._look_at(name, limit)
         await self._look_again()
         summary = PurgeSummary(
-            startedat.format_time(datetime.fromtimestamp(int(began), UTC)),
+            rfc3339(began),
             seconds=round(monotonic() - start, 3),
             dryrun=self._orders.dryrun,
             finished=not self._stopped,
@@ -195,7 +195,7 @@ class Purge:
         self._counts["uploads"] += 1
         if started >= limit:
             return False
-        since = startedat.format_time(datetime.fromtimestamp(int(started), UTC))
+        since = rfc3339(started)
         what = f"upload {upload} of {name}, which began at {since} and has {data.size if data else 0} bytes"
         if not await self._remove(name, upload, f"{what},"):
             return False

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from regd.maintenance.schedule import LocalTime, Plan, back_off, opening
+from regd.moments import rfc3339
 
 __all__ = ["Chore", "RunFailed", "Timed"]
 
@@ -162,7 +163,7 @@ class Timed:
         if self._plan is not None and failed:
             delay = back_off(self._in_a_row, self._plan.interval)
             self._plan_for(self._now() + delay)
-            self._log.error("{name} is tried again at {when}", name=self._chore.name, when=moment(self._due))
+            self._log.error("{name} is tried again at {when}", name=self._chore.name, when=rfc3339(self._due))
         elif self._plan is not None:
             # The clock may have been set back meanwhile.
             self._plan_for(min(self._begun, self._now()) + self._plan.interval)
@@ -180,8 +181,3 @@ class Timed:
         else:
             return False
         return True
-
-
-def moment(seconds: float) -> str:
-    """Seconds since the epoch, in RFC 3339, UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

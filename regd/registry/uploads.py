@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from regd.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid, Unavailable
+from regd.moments import rfc3339
 from regd.names import ALGORITHMS, CANONICAL, Digest, RepositoryName
 from regd.pace import Sleep
 from regd.registry.blobs import Blobs
@@ -82,7 +83,7 @@ class Upload:
     @property
     def started_at(self) -> str:
         """When it began, as ``registry:2`` writes it (RFC 3339, section 5.6)."""
-        return startedat.format_time(self.started)
+        return rfc3339(self.started.timestamp())
 
 
 class UploadRangeInvalid(RangeInvalid):

@@ -19,7 +19,8 @@ from regd.maintenance.collector import Orders
 from regd.maintenance.process import Here, InProcess, Runner
 from regd.maintenance.purge import PurgeOrders
 from regd.maintenance.schedule import Plan
-from regd.maintenance.service import RunFailed, Timed, moment
+from regd.maintenance.service import RunFailed, Timed
+from regd.moments import rfc3339
 from regd.service.serving import Serving
 from regd.storage import layout
 from regd.storage.driver import Missing, StorageError
@@ -194,7 +195,7 @@ class Upkeep:
         planned = timed.next
         return {
             "running": timed.running,
-            "next": None if planned is None else moment(planned),
+            "next": None if planned is None else rfc3339(planned),
             "runs": timed.runs,
             "failures": timed.failures,
             "last": await self._last(chore),

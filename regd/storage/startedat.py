@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-__all__ = ["LIMIT", "format_time", "parse_time"]
+__all__ = ["LIMIT", "parse_time"]
 
 #: What the file may hold at most, in bytes.
 LIMIT: Final = 64
@@ -23,8 +23,3 @@ def parse_time(content: bytes) -> datetime:
     except OverflowError:
         # A time of the year 1 or 9999 that is in another year in UTC.
         raise ValueError("not a time that has a place in UTC") from None
-
-
-def format_time(moment: datetime) -> str:
-    """Write a time that is in UTC, in whole seconds."""
-    return moment.isoformat().replace("+00:00", "Z")

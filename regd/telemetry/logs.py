@@ -7,13 +7,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from regd.moments import rfc3339
 from regd.telemetry.lines import LineStream
 
 __all__ = ["FORMATTERS", "LineObserver"]
@@ -105,7 +105,7 @@ class LineObserver:
         level = _level(event)
         if level < self._level:
             return
-        time = datetime.fromtimestamp(event.get("log_time", 0.0), UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        time = rfc3339(event.get("log_time", 0.0), "microseconds")
         # What an event says in its text, it may give to programs as ``fields``.
         told = event.get("fields")
         fields = {**self._fields, **(told if isinstance(told, Mapping) else {})}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
-from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IAddress, IReactorProcess, IReactorTime
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
 from twisted.logger import Logger, LogLevel
@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.runner.procmon import ProcessMonitor
 from zope.interface import implementer
 
+from regd.processes import Lines, how_it_ended
 from regd.workers.channel import channel_pair
 from regd.workers.control import WorkerControl
 
@@ -29,9 +30,6 @@ LOCK: Final = 5
 
 #: How a worker has ended that was asked to before it could see to that itself.
 ASKED_TO_END: Final = "was killed by SIGTERM"
-
-#: Of a line that does not end so many bytes are kept.
-LONGEST_LINE: Final = 1024 * 1024
 
 #: Where a worker's output goes: a descriptor of ours that it inherits, or who takes its lines.
 Output = int | Callable[[str], None]
@@ -55,8 +53,8 @@ class Child(ProcessProtocol):
         self.channel: socket.socket
         self.control = WorkerControl()
         self._ended = ended
-        self._takers = {fd: output for fd, output in outputs.items() if not isinstance(output, int)}
-        self._partial: dict[int, bytes] = dict.fromkeys(self._takers, b"")
+        takers = {fd: output for fd, output in outputs.items() if not isinstance(output, int)}
+        self._lines = {fd: Lines(partial(_tell, taker)) for fd, taker in takers.items()}
 
     def end(self) -> None:
         """Ask it to end."""
@@ -74,19 +72,13 @@ class Child(ProcessProtocol):
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N802, N803 - Twisted's names
         """It has written something."""
-        *lines, rest = (self._partial[childFD] + data).split(b"\n")
-        if len(rest) > LONGEST_LINE:
-            lines, rest = [*lines, rest], b""
-        self._partial[childFD] = rest
-        for line in lines:
-            self._takers[childFD](line.decode("utf-8", "backslashreplace") + "\n")
+        self._lines[childFD].feed(data)
 
     def processEnded(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
         """It has ended, and all that it wrote is here."""
-        for fd, rest in self._partial.items():
-            if rest:
-                self.childDataReceived(fd, b"\n")
-        self._ended(self, _how(reason))
+        for lines in self._lines.values():
+            lines.end()
+        self._ended(self, how_it_ended(reason))
         self.watched.processEnded(reason)
 
 
@@ -233,10 +225,5 @@ class Children(ProcessMonitor):
             self.addProcess(f"worker {number}", command, env=dict(environment))
 
 
-def _how(reason: Failure) -> str:
-    """How a process has ended; empty for one that has ended as it should."""
-    if not isinstance(reason.value, ProcessTerminated):
-        return ""
-    if reason.value.signal is not None:
-        return f"was killed by {signal.Signals(reason.value.signal).name}"
-    return f"ended with status {reason.value.exitCode}"
+def _tell(taker: Callable[[str], None], line: bytes) -> None:
+    taker(line.decode("utf-8", "backslashreplace") + "\n")

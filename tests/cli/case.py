@@ -18,6 +18,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from regd.cli import main
+from tests.e2e.process import need_root
 
 __all__ = ["REGD", "ROOT", "Said", "Tree", "TreeCase"]
 
@@ -132,6 +133,49 @@ class TreeCase(SynchronousTestCase):
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status = main(arguments)
         return Said(status, out.getvalue(), err.getvalue())
+
+    def assert_refused(self, command: str, status: int) -> None:
+        """What a command says of configurations that it cannot work with, and of none; it makes nothing."""
+        path = self.directory / "other.yml"
+        for text, why in (
+            ("version: 0.1\nstorage: inmemory\n", "in the memory of the daemon"),
+            ("version: 9\n", "version"),
+            (f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {self.directory}/none}}}}\n", "is not there"),
+            (None, ""),
+        ):
+            path.unlink(missing_ok=True)
+            if text is not None:
+                path.write_text(text, encoding="utf-8")
+            said = self.regd(command, str(path))
+            self.assertEqual((said.status, said.out), (status, ""))
+            self.assertTrue(said.err.startswith("regd: ") and why in said.err, said.err)
+        self.assertFalse((self.directory / "none").exists())
+
+    def unread(self, *arguments: str) -> tuple[int, str]:
+        """
+        Run a command whose standard output nobody reads.
+
+        :return: its exit status, and what it says on standard error.
+        """
+        process = self.start(*arguments)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        # So that cleaning up finds nothing to read.
+        process.stdout = None
+        return process.wait(60), process.stderr.read()
+
+    def give_away(self, user: int) -> None:
+        """Have all that is there belong to somebody else, as it does where a daemon of theirs runs; only root can do that."""
+        need_root()
+        self.directory.chmod(0o755)
+        for path in (self.tree.root, *self.tree.root.rglob("*")):
+            os.chown(path, user, user)
+
+    def assert_belongs_to(self, user: int) -> None:
+        """What root made in the daemon's directory, the daemon could not remove."""
+        for path in self.tree.root.rglob("*"):
+            self.assertEqual(path.stat().st_uid, user, path)
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}

@@ -108,19 +108,7 @@ class CollectTest(TreeCase):
         self.assertIn("0 blobs marked, 0 blobs", self.regd("garbage-collect", "-d").out)
 
     def test_what_cannot_be_collected(self) -> None:
-        for text, why in (
-            ("version: 0.1\nstorage: inmemory\n", "in the memory of the daemon"),
-            ("version: 9\n", "version"),
-            (f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {self.directory}/none}}}}\n", "is not there"),
-        ):
-            path = self.directory / "other.yml"
-            path.write_text(text, encoding="utf-8")
-            said = self.regd("garbage-collect", str(path))
-            self.assertEqual((said.status, said.out), (1, ""))
-            self.assertTrue(said.err.startswith("regd: ") and why in said.err, said.err)
-        said = self.regd("garbage-collect", str(self.directory / "none.yml"))
-        self.assertEqual((said.status, said.out), (1, ""))
-        self.assertFalse((self.directory / "none").exists())
+        self.assert_refused("garbage-collect", 1)
 
     def test_one_at_a_time(self) -> None:
         self.regd("garbage-collect", self.config)
@@ -174,24 +162,17 @@ class CollectTest(TreeCase):
         self.assertNotIn("mark: ", self.regd("garbage-collect", self.config).err)
 
     def test_nobody_reads_what_it_prints(self) -> None:
-        process = self.start("garbage-collect", self.config)
-        assert process.stdout is not None
-        process.stdout.close()
-        self.assertEqual(process.wait(60), 0)
-        process.stdout = None
+        status, _ = self.unread("garbage-collect", self.config)
+        self.assertEqual(status, 0)
         self.assertEqual(self.tree.blobs(), self.living)
 
     def test_as_root_it_is_the_daemons_user(self) -> None:
-        need_root()
-        self.directory.chmod(0o755)
-        for path in (self.tree.root, *self.tree.root.rglob("*")):
-            os.chown(path, 12345, 12345)
+        self.give_away(12345)
         process = self.start("garbage-collect", self.config)
         _, err = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 0, err)
         self.assertEqual(self.tree.blobs(), self.living)
-        for path in self.tree.root.rglob("*"):
-            self.assertEqual(path.stat().st_uid, 12345, path)
+        self.assert_belongs_to(12345)
 
     def test_storage_that_fails(self) -> None:
         need_root()

@@ -10,7 +10,6 @@ import stat
 import time
 
 from tests.cli.case import TreeCase
-from tests.e2e.process import need_root
 
 LAYER = b"a layer"
 
@@ -80,17 +79,7 @@ class ScrubTest(TreeCase):
         self.assertIn("/tags/a\\n\\x1b[31m\\udcff: not the name of a tag", said.lines[0])
 
     def test_what_cannot_be_scrubbed(self) -> None:
-        for text, why in (
-            ("version: 0.1\nstorage: inmemory\n", "in the memory of the daemon"),
-            ("version: 9\n", "version"),
-            (f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {self.directory}/none}}}}\n", "is not there"),
-        ):
-            path = self.directory / "other.yml"
-            path.write_text(text, encoding="utf-8")
-            said = self.regd("scrub", str(path))
-            self.assertEqual((said.status, said.out), (2, ""))
-            self.assertTrue(said.err.startswith("regd: ") and why in said.err, said.err)
-        self.assertFalse((self.directory / "none").exists())
+        self.assert_refused("scrub", 2)
         for rate in ("", "fast", "-1", "5MiB/h"):
             self.assertEqual(self.assertRaises(SystemExit, self.regd, "scrub", "--maxrate", rate, self.config).code, 2)
 
@@ -151,34 +140,20 @@ class ScrubTest(TreeCase):
 
     def test_nobody_reads_what_it_prints(self) -> None:
         self.spoil(self.layer)
-        process = self.start("scrub", self.config)
-        assert process.stdout is not None
-        process.stdout.close()
-        self.assertEqual(process.wait(60), 1)
-        assert process.stderr is not None
-        self.assertEqual(process.stderr.read(), "")
-        # So that cleaning up finds nothing to read.
-        process.stdout = None
+        self.assertEqual(self.unread("scrub", self.config), (1, ""))
 
     def test_as_root_it_is_the_daemons_user(self) -> None:
-        """What root made in the daemon's directory, the daemon could not remove."""
-        need_root()
-        self.directory.chmod(0o755)
-        for path in (self.tree.root, *self.tree.root.rglob("*")):
-            os.chown(path, 12345, 12345)
+        self.give_away(12345)
         self.tree.tag_link("library/alpine", "v1").write_bytes(b"")
         process = self.start("scrub", "--repair", self.config)
         _, err = process.communicate(timeout=60)
         self.assertEqual((process.returncode, err), (0, ""))
-        for path in self.tree.root.rglob("*"):
-            self.assertEqual(path.stat().st_uid, 12345, path)
+        self.assert_belongs_to(12345)
 
     def test_a_tree_that_may_only_be_read(self) -> None:
-        need_root()
-        self.directory.chmod(0o755)
+        self.give_away(12345)
         for path in (self.tree.root, *self.tree.root.rglob("*")):
             path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o222)
-            os.chown(path, 12345, 12345)
         process = self.start("scrub", self.config)
         out, err = process.communicate(timeout=60)
         self.assertEqual((process.returncode, err), (0, ""), out)

@@ -27,10 +27,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from regd.maintenance import child as child_module
 from regd.maintenance.child import Child, Observer, Turns
 from regd.maintenance.chores import CutShort, Occupied, Order, begin, order
-from regd.maintenance.process import LONGEST_LINE, PATIENCE, Here, InProcess
+from regd.maintenance.process import PATIENCE, Here, InProcess
 from regd.maintenance.purge import PurgeOrders
 from regd.maintenance.service import RunFailed
 from regd.names import RepositoryName
+from regd.processes import LONGEST_LINE
 from regd.storage import layout
 from regd.storage.driver import Driver, StorageError
 from regd.storage.layout import UploadId

@@ -19,13 +19,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from regd.maintenance import blocking
 from regd.maintenance.purge import Purge, PurgeOrders, PurgeSummary
+from regd.moments import rfc3339
 from regd.names import RepositoryName
 from regd.storage import layout
 from regd.storage.damage import Damage
 from regd.storage.driver import Driver, StorageError
 from regd.storage.layout import UploadId
 from regd.storage.memory import MemoryDriver
-from regd.storage.startedat import format_time, parse_time
+from regd.storage.startedat import parse_time
 
 APP, DEEP = RepositoryName("app"), RepositoryName("team/app/deep")
 NOW = 1_800_000_000.0
@@ -67,7 +68,7 @@ class PurgeTests(SynchronousTestCase):
         """
         upload = UploadId.new()
         if started is not None:
-            text = started if isinstance(started, bytes) else format_time(datetime.fromtimestamp(int(started), UTC)).encode()
+            text = started if isinstance(started, bytes) else rfc3339(started).encode()
             self.write(layout.upload_started(name, upload), text, modified)
         if data is not None:
             self.write(layout.upload_data(name, upload), data, modified)
@@ -273,7 +274,7 @@ class FilesystemPurgeTests(PurgeTests):
 class StartedAtTests(SynchronousTestCase):
     @given(st.datetimes(timezones=st.just(UTC)).map(lambda found: found.replace(microsecond=0)))
     def test_what_is_written_is_read(self, moment: datetime) -> None:
-        self.assertEqual(parse_time(format_time(moment).encode()), moment)
+        self.assertEqual(parse_time(rfc3339(moment.timestamp()).encode()), moment)
 
     @given(st.binary(max_size=64))
     def test_any_bytes_are_a_time_or_refused(self, content: bytes) -> None:

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from regd.maintenance.schedule import Plan
-from regd.maintenance.service import RunFailed, Timed, moment
+from regd.maintenance.service import RunFailed, Timed
 
 DAY = 86400.0
 HOUR = 3600.0
@@ -239,6 +239,3 @@ class TimedTests(SynchronousTestCase):
         self.set_off = 0
         self.finish(60)
         self.assertEqual(self.timed.next, 60 + DAY)
-
-    def test_how_moments_are_written(self) -> None:
-        self.assertEqual(moment(0.9), "1970-01-01T00:00:00Z")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
 
@@ -25,6 +24,7 @@ from regd.maintenance.scrub.hashing import Hasher, Stopped
 from regd.maintenance.scrub.leftovers import Leftovers
 from regd.maintenance.scrub.mending import Mender
 from regd.maintenance.scrub.repositories import Repositories
+from regd.moments import rfc3339
 from regd.pace import Sleep, naps
 from regd.storage import layout
 from regd.storage.driver import Busy, Driver, Held, Missing, StorageError
@@ -102,7 +102,7 @@ class Scrub:
             except Stopped:
                 pass
             finally:
-                self._safe.ended = self._time()
+                self._safe.ended = rfc3339(self._now())
                 await self._save(durable=True)
             return self._safe
         finally:
@@ -131,7 +131,7 @@ class Scrub:
 
     async def _begin(self) -> Progress:
         """What the last scrub has written down, if this one is to go on with it."""
-        anew = Progress(started=self._time(), repair=self._orders.repair)
+        anew = Progress(started=rfc3339(self._now()), repair=self._orders.repair)
         try:
             last = Progress.from_json(await self._driver.read(layout.report("scrub"), _STATE_LIMIT))
         except (Missing, ValueError):
@@ -215,6 +215,3 @@ class Scrub:
         self._saved = monotonic()
         if self._writable:
             await self._driver.write((layout.report("scrub"), self._safe.to_json()), durable=durable)
-
-    def _time(self) -> str:
-        return datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
