@@ -21,6 +21,7 @@ __all__ = [
     "DOCKER_LIST",
     "FOREIGN_LAYERS",
     "INDEXES",
+    "LIMIT",
     "MEDIA_TYPES",
     "OCI_ARTIFACT",
     "OCI_IMAGE",
@@ -32,6 +33,9 @@ __all__ = [
     "media_type_of",
     "parse",
 ]
+
+#: The largest manifest that the registry takes, in bytes (distribution specification 1.1, "Pushing Manifests": at least 4 MiB).
+LIMIT: Final = 4 * 1024 * 1024
 
 DOCKER_IMAGE: Final = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from regd.maintenance.graph import Graph, Node, digest_of
-from regd.maintenance.reading import LIMIT, Found, Reader
+from regd.maintenance.reading import Found, Reader
 from regd.maintenance.removing import Removing
 from regd.maintenance.summary import Witness
 from regd.maintenance.tally import Tally
+from regd.manifest import LIMIT
 from regd.storage import layout
 from regd.storage.driver import Stat
 

@@ -13,25 +13,21 @@ from functools import partial
 from hashlib import sha256
 from typing import Final
 
-from regd.errors import DigestInvalid, ManifestInvalid, NameInvalid
+from regd.errors import ManifestInvalid, NameInvalid
 from regd.maintenance.graph import Node, digest_of, raw, raw_name
 from regd.maintenance.steps import Skipped, Steps
-from regd.manifest import parse
+from regd.manifest import LIMIT, parse
 from regd.names import ALGORITHMS, CANONICAL, Digest, RepositoryName, Tag
 from regd.storage import layout
 from regd.storage.driver import Driver, Missing, Stat, StorageError
 from regd.storage.layout import Path
+from regd.storage.links import LIMIT as LINK_LIMIT
+from regd.storage.links import BadLink, check_link, parse_link
 
-__all__ = ["LIMIT", "Found", "Reader", "lots"]
-
-#: The largest manifest that the registry takes, in bytes.
-LIMIT: Final = 4 * 1024 * 1024
+__all__ = ["Found", "Reader", "lots"]
 
 #: Nearly all manifests are smaller than this, in bytes; a lot of them is held at once.
 _USUAL: Final = 32 * 1024
-
-#: More than the longest digest, in bytes.
-_LINK: Final = 256
 
 _SHA256: Final = 32
 
@@ -132,7 +128,7 @@ class Reader:
         present = []
         for lot in lots(list(layers), self._steps.lot):
             paths = [layout.layer_link(found.name, digest_of(layer)) for layer in lot]
-            contents = await self._driver.read_all(paths, _LINK)
+            contents = await self._driver.read_all(paths, LINK_LIMIT)
             await self._steps.take(len(lot))
             for layer, path, content in zip(lot, paths, contents, strict=True):
                 if content is None:
@@ -190,7 +186,7 @@ class Reader:
             lot = names[start : start + self._steps.lot]
             # Whether it is a tag's name is no matter: what it refers to stays.
             paths = [layout.tag_link(found.name, Tag(name)) for name in lot]
-            contents = await self._driver.read_all(paths, _LINK)
+            contents = await self._driver.read_all(paths, LINK_LIMIT)
             await self._steps.take(len(lot))
             for name, path, content in zip(lot, paths, contents, strict=True):
                 if content is None:
@@ -203,7 +199,7 @@ class Reader:
         async for algorithm, digests in self._digests(found, partial(layout.revisions, found.name)):
             for lot in lots(digests, self._steps.lot):
                 paths = [layout.revision_link(found.name, Digest(f"{algorithm}:{digest.hex()}")) for digest in lot]
-                contents = await self._driver.read_all(paths, _LINK)
+                contents = await self._driver.read_all(paths, LINK_LIMIT)
                 await self._steps.take(len(lot))
                 for digest, path, content in zip(lot, paths, contents, strict=True):
                     if content is None:
@@ -263,16 +259,14 @@ class Reader:
             await self.broken(found, path, str(content))
             return None
         try:
-            # Other tools have written links with a newline at the end.
-            target = raw(Digest.parse(content.decode("ascii", "replace").strip()))
-        except DigestInvalid:
-            await self.broken(found, path, "a link that holds no digest" if content else "an empty link")
+            target = parse_link(content)
+            check_link(target, None if under is None else digest_of(under))
+        except BadLink as error:
+            if error.found is not None:
+                found.doubtful.add(raw(error.found))
+            await self.broken(found, path, str(error))
             return None
-        if under is not None and len(under) == len(target) and under != target:
-            found.doubtful.add(target)
-            await self.broken(found, path, f"a link that holds another digest, {digest_of(target)}")
-            return None
-        return target
+        return raw(target)
 
     async def _stray(self, found: Found, directory: Path) -> None:
         # Lists nothing; where it is no directory, that is told.

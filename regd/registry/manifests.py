@@ -8,7 +8,7 @@ from typing import Final
 
 from regd.errors import DigestInvalid, ManifestInvalid, ManifestTooLarge, ManifestUnknown
 from regd.maintenance.gate import Gate
-from regd.manifest import Manifest, media_type_of, parse
+from regd.manifest import LIMIT, Manifest, media_type_of, parse
 from regd.names import ALGORITHMS, CANONICAL, Digest, Reference, RepositoryName, Tag
 from regd.pace import Breathe, Pace
 from regd.registry.blobs import Blob, Blobs
@@ -21,10 +21,7 @@ from regd.storage.damage import Damage
 from regd.storage.driver import Driver, Missing
 from regd.storage.links import Links
 
-__all__ = ["LIMIT", "Manifests", "StoredManifest"]
-
-#: The largest manifest that is taken, in bytes (specification 1.1, "Pushing Manifests": at least 4 MiB).
-LIMIT: Final = 4 * 1024 * 1024
+__all__ = ["Manifests", "StoredManifest"]
 
 #: How many tags are asked for at once when all of them are looked at.
 _TAGS_AT_ONCE: Final = 1000
@@ -128,7 +125,7 @@ class Manifests:
         :param reference: the tag to give it, or the digest that it has to have.
         :param tags: further tags to give it.
         :raises DigestInvalid: when it has another digest.
-        :raises ManifestTooLarge: above :data:`LIMIT`.
+        :raises ManifestTooLarge: above :data:`regd.manifest.LIMIT`.
         :raises ManifestInvalid: when it is not a manifest.
         :raises ManifestBlobUnknown: when it refers to what is not there.
         :raises Unavailable: when the gate stays closed.

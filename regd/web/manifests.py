@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from regd.errors import ManifestTooLarge, ManifestUnknown, TagInvalid, TooManyTags, Unsupported
-from regd.manifest import INDEXES, OCI_IMAGE, OCI_INDEX
+from regd.manifest import INDEXES, LIMIT, OCI_IMAGE, OCI_INDEX
 from regd.names import Digest, Reference, RepositoryName, Tag, parse_reference
-from regd.registry.manifests import LIMIT, Manifests, StoredManifest
+from regd.registry.manifests import Manifests, StoredManifest
 from regd.web.accept import Accept
 from regd.web.arguments import arguments
 from regd.web.blobs import delete_disabled

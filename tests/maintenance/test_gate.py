@@ -463,26 +463,23 @@ class OtherProcessesTest(TestCase):
             await deferLater(reactor, 0.01)
         return visitor.inside
 
-    async def test_whoever_closes_is_killed(self) -> None:
-        process = self.start(CLOSER)
-        change = Visitor(self.gate.change)
-        self.assertFalse(await self.shows(change, 0.2))
+    async def assert_kept_out_until_killed(self, process: subprocess.Popen[str], way: Callable[[], Any]) -> None:
+        visitor = Visitor(way)
+        self.assertFalse(await self.shows(visitor, 0.2))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        self.assertTrue(await self.shows(change, 10))
-        change.leave()
+        self.assertTrue(await self.shows(visitor, 10))
+        visitor.leave()
+
+    async def test_whoever_closes_is_killed(self) -> None:
+        await self.assert_kept_out_until_killed(self.start(CLOSER), self.gate.change)
 
     async def test_whoever_changes_is_killed(self) -> None:
         process = self.start(CHANGER)
         other = Visitor(self.gate.change)
         self.assertTrue(other.inside)
         other.leave()
-        collector = Visitor(self.gate.alone)
-        self.assertFalse(await self.shows(collector, 0.2))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        self.assertTrue(await self.shows(collector, 10))
-        collector.leave()
+        await self.assert_kept_out_until_killed(process, self.gate.alone)
 
 
 class Machine(RuleBasedStateMachine):

@@ -9,10 +9,10 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from regd.errors import DigestInvalid, ManifestBlobUnknown, ManifestInvalid, ManifestTooLarge, ManifestUnknown
-from regd.manifest import DOCKER_IMAGE, DOCKER_LIST, FOREIGN_LAYERS, OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX, Platform
+from regd.manifest import DOCKER_IMAGE, DOCKER_LIST, FOREIGN_LAYERS, LIMIT, OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX, Platform
 from regd.names import Digest, RepositoryName, Tag
 from regd.registry.by_digest import ByDigest
-from regd.registry.manifests import _CACHE_OVERHEAD, LIMIT, StoredManifest, _weight
+from regd.registry.manifests import _CACHE_OVERHEAD, StoredManifest, _weight
 from regd.storage import layout
 from regd.storage.layout import Path
 from regd.storage.links import Links

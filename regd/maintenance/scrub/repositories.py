@@ -11,19 +11,15 @@ from regd.errors import DigestInvalid, ManifestInvalid, NameInvalid, TagInvalid
 from regd.maintenance.scrub.desk import Desk, key
 from regd.maintenance.scrub.findings import Finding, Kind
 from regd.maintenance.scrub.mending import Mender
-from regd.manifest import FOREIGN_LAYERS, Manifest, parse
+from regd.manifest import FOREIGN_LAYERS, LIMIT, Manifest, parse
 from regd.names import CANONICAL, Digest, RepositoryName, Tag
 from regd.storage import layout
 from regd.storage.driver import Missing
 from regd.storage.layout import Path
+from regd.storage.links import LIMIT as LINK_LIMIT
+from regd.storage.links import BadLink, check_link, parse_link
 
 __all__ = ["Repositories"]
-
-#: More than the longest digest, in bytes.
-_LINK_LIMIT: Final = 256
-
-#: The largest manifest that is taken, in bytes.
-_MANIFEST_LIMIT: Final = 4 * 1024 * 1024
 
 _LAYERS: Final = "_layers"
 _MANIFESTS: Final = "_manifests"
@@ -104,7 +100,7 @@ class Repositories:
                         continue
                     self.linked.add(key(digest))
                     if algorithm != CANONICAL:
-                        (content,) = await self._driver.read_all([link(name, digest)], _LINK_LIMIT)
+                        (content,) = await self._driver.read_all([link(name, digest)], LINK_LIMIT)
                         target = _read(content, digest) if isinstance(content, bytes) else digest
                         self._link(digest, digest if isinstance(target, _Flaw) else target)
 
@@ -161,7 +157,7 @@ class Repositories:
 
         async def look() -> Finding | None:
             nonlocal target
-            found = _read(await self._driver.read(path, _LINK_LIMIT), digest)
+            found = _read(await self._driver.read(path, LINK_LIMIT), digest)
             if isinstance(found, _Flaw):
                 there = await self._is_there(digest)
                 return Finding(path, found.what, _MENDABLE if there else f"what it stands for is not there either; {_PUSH}")
@@ -201,8 +197,8 @@ class Repositories:
         read: list[Manifest] = []
 
         async def look() -> Finding | None:
-            content = await self._driver.read(layout.blob_data(target), _MANIFEST_LIMIT + 1)
-            if len(content) > _MANIFEST_LIMIT:
+            content = await self._driver.read(layout.blob_data(target), LIMIT + 1)
+            if len(content) > LIMIT:
                 return Finding(path, f"links {len(content)} bytes or more, too many for a manifest", "left alone", Kind.STRANGE)
             if Digest.of(content, target.algorithm) != target:
                 # The blobs' turn tells of it.
@@ -296,7 +292,7 @@ class Repositories:
         """
 
         async def look() -> Finding | None:
-            found = _read(await self._driver.read(path, _LINK_LIMIT), digest)
+            found = _read(await self._driver.read(path, LINK_LIMIT), digest)
             if not isinstance(found, _Flaw):
                 return None
             if await self._driver.exists(revision):
@@ -319,7 +315,7 @@ class Repositories:
 
         async def look() -> Finding | None:
             try:
-                found = _read(await self._driver.read(path, _LINK_LIMIT))
+                found = _read(await self._driver.read(path, LINK_LIMIT))
             except Missing:
                 if not await self._driver.exists(layout.tag(name, tag)):
                     return None
@@ -381,18 +377,13 @@ def _read(content: bytes, under: Digest | None = None) -> Digest | _Flaw:
     """
     What a link points to, or what is wrong with it.
 
-    :param under: the digest that it stands under. Content of another algorithm may be kept under that one's digest, as ``registry:2`` does.
+    :param under: the digest that it stands under, if it does.
     """
-    # Other tools have written links with a newline at the end.
-    text = content.decode("ascii", "replace").strip()
-    if not text:
-        return _Flaw("an empty link" if not content.strip(b"\0") else "a link that holds no digest")
     try:
-        found = Digest.parse(text)
-    except DigestInvalid:
-        return _Flaw("an empty link" if not content.strip(b"\0") else "a link that holds no digest")
-    if under is not None and found.algorithm == under.algorithm and found != under:
-        return _Flaw(f"a link that holds another digest, {found}")
+        found = parse_link(content)
+        check_link(found, under)
+    except BadLink as error:
+        return _Flaw(str(error))
     return found
 
 
