@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger, LogLevel
@@ -17,6 +16,7 @@ from werkzeug.routing import RequestRedirect
 
 from regd.errors import BadRequest, NotFound, OutOfSpace, RegistryError, Unavailable, Unknown, Unsupported
 from regd.storage.driver import Full, StorageError
+from regd.web.at_once import begin
 from regd.web.body import BodyAborted
 from regd.web.fields import CommonFields
 from regd.web.leaf import Leaf
@@ -63,14 +63,9 @@ class Dispatcher:
         Answer a request with what ``handler`` returns or raises. When the client goes away, the handler runs on all the same: what it has
         begun, a commit say, is to be finished and not cut in two.
         """
-        running = self._run(request, handler)
-        try:
-            # Most handlers wait for nothing. One that does becomes a Deferred, which costs more than some handlers.
-            waiting = running.send(None)
-        except StopIteration:
-            return
-        going_on: Deferred[None] = Deferred.fromCoroutine(_resume(running, waiting))
-        if not going_on.called:
+        # Most handlers wait for nothing.
+        going_on = begin(self._run(request, handler))
+        if going_on is not None and not going_on.called:
             self._running.add(going_on)
             going_on.addBoth(lambda _: self._running.discard(going_on))
 
@@ -112,21 +107,6 @@ class Dispatcher:
         if isinstance(error, Full):
             return OutOfSpace(headers=_RETRY_AFTER)
         return Unavailable("the storage of the registry does not work at the moment, try again later", headers=_RETRY_AFTER)
-
-
-@types.coroutine
-def _resume(running: Coroutine[Any, Any, None], waiting: Any) -> Generator[Any, Any, None]:
-    """What is left of a coroutine that has been run up to the first thing that it waits for."""
-    while True:
-        try:
-            try:
-                result = yield waiting
-            except BaseException as error:  # noqa: BLE001 - it is the coroutine's
-                waiting = running.throw(error)
-            else:
-                waiting = running.send(result)
-        except StopIteration:
-            return
 
 
 class _Answering(Leaf):

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from regd.errors import RegistryError
-from regd.storage.driver import Content
+from regd.storage.driver import Content, Interrupted
+from regd.web.at_once import begin
 from regd.web.fields import CommonFields
 from regd.web.ranges import ByteRange
 from regd.web.request import StreamingRequest
@@ -135,21 +136,62 @@ async def send(request: StreamingRequest, response: Response, common: CommonFiel
 
 async def _send_content(request: StreamingRequest, body: ContentBody) -> bool:
     """Whether all of it was sent; where not, the connection is lost, or about to be."""
-    for text, part in body.parts:
-        if part.length <= _SMALL:
-            data = await _whole(body.content, part)
-            if request.client_gone or len(data) < part.length:
-                return _cut_short(request)
-            request.write(text + data)
-        else:
-            if body.content.fileno() is not None and not request.client_gone:
-                hold(request.channel.transport)
-            request.write(text)
-            if not await _send_range(request, body.content, part):
+    try:
+        for text, part in body.parts:
+            if not await _send_part(request, body.content, text, part):
                 return False
+    except Interrupted:
+        return _cut_short(request)
     if body.tail:
         request.write(body.tail)
     return True
+
+
+async def _send_part(request: StreamingRequest, content: Content, text: bytes, part: ByteRange) -> bool:
+    """As :func:`_send_content`, a text and the range that follows it."""
+    end = part.start + part.length
+    # Before the text, which may be the head of the answer: of a file all is there, and the two go in one packet.
+    there = await _reach(request, content, part.start) if part.length else end
+    if request.client_gone:
+        return False
+    if part.length <= _SMALL and there >= end:
+        return await _send_small(request, content, text, part)
+    if content.fileno() is not None:
+        hold(request.channel.transport)
+    request.write(text)
+    return await _send_range(request, content, part.start, end, there)
+
+
+async def _send_small(request: StreamingRequest, content: Content, text: bytes, part: ByteRange) -> bool:
+    """As :func:`_send_part`, in one piece."""
+    data = await _whole(content, part)
+    if request.client_gone or len(data) < part.length:
+        return _cut_short(request)
+    request.write(text + data)
+    return True
+
+
+async def _reach(request: StreamingRequest, content: Content, offset: int) -> int:
+    """
+    As :meth:`~regd.storage.driver.Content.reach`, for as long as the client is there: for one that has left, nothing is kept waiting, and
+    nothing open at an upstream. Then what is returned means nothing.
+    """
+    reached = begin(content.reach(offset))
+    if isinstance(reached, int):
+        return reached
+    request.on_lost = reached.cancel
+    try:
+        return await reached
+    except CancelledError:
+        if request.client_gone:
+            return offset
+        raise
+    finally:
+        request.on_lost = _nothing
+
+
+def _nothing() -> None:
+    """What there is to do when a client leaves that nothing waits for."""
 
 
 async def _whole(content: Content, part: ByteRange) -> bytes:
@@ -160,33 +202,48 @@ async def _whole(content: Content, part: ByteRange) -> bytes:
     return data
 
 
-async def _send_range(request: StreamingRequest, content: Content, part: ByteRange) -> bool:
+async def _send_range(request: StreamingRequest, content: Content, offset: int, end: int, there: int) -> bool:
+    """
+    As :func:`_send_content`, the bytes from ``offset`` to ``end``.
+
+    :param there: up to where they have come; the others are sent as they come.
+    """
     fd = content.fileno()
-    sending = None if fd is None else send_file(request.channel.transport, fd, part.start, part.length)
-    if sending is None:
-        return await _copy_range(request, content, part)
-    try:
-        await sending
-    except Exception:  # noqa: BLE001 - however the connection was lost, there is nobody to tell but the access log
-        return False
-    request.sentLength += part.length
-    return True
+    while True:
+        length = min(there, end) - offset
+        sending = None if fd is None else send_file(request.channel.transport, fd, offset, length)
+        if sending is None:
+            return await _copy_range(request, content, offset, end, there)
+        try:
+            await sending
+        except Exception:  # noqa: BLE001 - however the connection was lost, there is nobody to tell but the access log
+            return False
+        request.sentLength += length
+        offset += length
+        if offset == end:
+            return True
+        there = await _reach(request, content, offset)
+        if request.client_gone:
+            return False
 
 
-async def _copy_range(request: StreamingRequest, content: Content, part: ByteRange) -> bool:
+async def _copy_range(request: StreamingRequest, content: Content, offset: int, end: int, there: int) -> bool:
     """As :func:`_send_range`, by way of this process."""
     pacer = _Pacer()
     request.registerProducer(pacer, True)
     try:
-        offset, left = part.start, part.length
-        while left:
+        while offset < end:
             if not await pacer.ready():
                 return False
-            data = await content.read(offset, min(left, _CHUNK))
+            if offset == there:
+                there = await _reach(request, content, offset)
+                if request.client_gone:
+                    return False
+            data = await content.read(offset, min(end - offset, there - offset, _CHUNK))
             if request.client_gone or not data:
                 return _cut_short(request)
             request.write(data)
-            offset, left = offset + len(data), left - len(data)
+            offset += len(data)
         return True
     finally:
         if not request.client_gone:

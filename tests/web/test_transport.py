@@ -47,6 +47,9 @@ class FileContent:
     def fileno(self) -> int | None:
         return self._file.fileno()
 
+    async def reach(self, offset: int) -> int:
+        return self.size
+
     async def read(self, offset: int, length: int) -> bytes:
         return os.pread(self._file.fileno(), length, offset)
 
