@@ -97,13 +97,13 @@ class Blobs:
             raise BlobUnknown(detail={"digest": digest})
         return blob
 
-    async def open(self, name: RepositoryName, digest: Digest) -> tuple[Blob, Content]:
+    async def open(self, name: RepositoryName, digest: Digest, start: int = 0, end: int | None = None) -> Content:
         """
-        :returns: the blob and its bytes, which the caller closes.
+        :param start: what is going to be read of it, which makes no difference here; likewise ``end``.
+        :returns: the bytes of a blob, which the caller closes.
         :raises BlobUnknown: when this repository does not hold it.
         """
-        blob = await self.stat(name, digest)
-        return blob, await self._open(blob, digest)
+        return await self._open(await self.stat(name, digest), digest)
 
     async def fetch(self, name: RepositoryName, digest: Digest) -> tuple[Blob, Content | bytes]:
         """
@@ -157,10 +157,23 @@ class Blobs:
             return None
         async with self._gate.change():
             blob = await self.find(source, digest)
-            if blob is None or not await self._promises.keep(blob.digest, blob.modified, self._promises.since()):
+            if blob is None or not await self._promises.keep(blob.digest, blob.modified, await self._promises.wanted_since()):
                 return None
             await self._driver.write(Links.file(layout.layer_link(name, digest), blob.digest))
         return blob
+
+    async def link(self, name: RepositoryName, digest: Digest) -> Blob | None:
+        """
+        Link bytes that are in the storage into a repository that may hold them, whichever others do.
+
+        :returns: ``None`` when they are not there.
+        :raises Unavailable: when the gate stays closed.
+        """
+        async with self._gate.change():
+            if not await self.kept(digest, await self._promises.wanted_since()):
+                return None
+            await self._driver.write(Links.file(layout.layer_link(name, digest), digest))
+            return await self.stored(digest)
 
     async def commit(
         self, name: RepositoryName, source: Path, digest: Digest, size: int, *, beside: Sequence[Path] = (), flushed: bool = False
@@ -182,7 +195,7 @@ class Blobs:
         link = Links.file(layout.layer_link(name, digest), digest)
         whole = await self.whole(digest, size)
         async with self._gate.change():
-            if whole and await self.kept(digest, self._promises.since()):
+            if whole and await self.kept(digest, await self._promises.wanted_since()):
                 await self._driver.write(link)
                 return False
             await self._driver.adopt(source, path, link, beside=beside, flushed=flushed)

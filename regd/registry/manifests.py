@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -140,28 +141,74 @@ class Manifests:
                 detail={"digest": asked, "received": digest},
             )
         manifest = parse(content, content_type)
+        if isinstance(reference, Tag):
+            tags = (reference, *tags)
+        whole = await self._blobs.whole(digest, len(content))
+        async with self._gate.change():
+            since = await self._promises.wanted_since()
+            await self._check(name, manifest, since)
+            await self._store(name, content, digest, manifest, since, tags, whole)
+        return digest, manifest
+
+    async def keep(self, name: RepositoryName, content: bytes, digest: Digest, tag: Tag | None = None) -> None:
+        """
+        Store a manifest that another registry has given. What it refers to need not be here: it is had from there when it is asked for.
+        What of it is here is kept from a collection, as when a manifest is pushed.
+
+        :param digest: what ``content`` has been found to have.
+        :param tag: what the manifest was asked for by. That counts as :meth:`checked` now; nothing else is done to one that means the same
+            already.
+        :raises ManifestInvalid: when it is not a manifest; nothing is stored, for a collection could not read it.
+        :raises Unavailable: when the gate stays closed.
+        """
+        manifest = parse(content)
+        whole = await self._blobs.whole(digest, len(content))
+        async with self._gate.change():
+            since = await self._promises.wanted_since()
+            await self._renew_all(name, manifest, since)
+            same = tag is not None and await self._links.read(layout.tag_link(name, tag)) == digest
+            await self._store(name, content, digest, manifest, since, () if tag is None or same else (tag,), whole)
+            if same and tag is not None:
+                await self.renew(name, tag)
+
+    async def checked(self, name: RepositoryName, tag: Tag) -> float | None:
+        """
+        When it was last found out what a tag means: pushed, or asked for where it comes from.
+
+        :returns: seconds since the epoch; ``None`` where there is no such tag.
+        """
+        try:
+            return (await self._driver.stat(layout.tag_link(name, tag))).modified
+        except Missing:
+            return None
+
+    async def renew(self, name: RepositoryName, tag: Tag) -> None:
+        """Have a tag count as :meth:`checked` now. One that is gone is none."""
+        with suppress(Missing):
+            await self._driver.renew(layout.tag_link(name, tag))
+
+    async def _store(
+        self, name: RepositoryName, content: bytes, digest: Digest, manifest: Manifest, since: float, tags: Sequence[Tag], whole: bool
+    ) -> None:
+        """
+        Within the gate: bytes, then that the repository holds them, then what refers to that. Links must not come before what they lead to.
+
+        :param whole: whether the bytes have been found to be in the storage.
+        """
         # What makes it visible under other names comes last, all at once: nothing points from one of these to another.
         names = []
         if manifest.subject is not None:
             names.append(Links.file(layout.referrer_link(name, manifest.subject.digest, digest), digest))
-        if isinstance(reference, Tag):
-            tags = (reference, *tags)
         for tag in dict.fromkeys(tags):
             names.append(Links.file(layout.tag_index_link(name, tag, digest), digest))
             names.append(Links.file(layout.tag_link(name, tag), digest))
         revision = Links.file(layout.revision_link(name, digest), digest)
         path = layout.blob_data(digest)
-        whole = await self._blobs.whole(digest, len(content))
-        async with self._gate.change():
-            since = await self._promises.wanted_since()
-            await self._check(name, manifest, since)
-            # The links must not come before what they lead to.
-            if whole and await self._blobs.kept(digest, since):
-                await self._driver.write(revision, names)
-            else:
-                await self._driver.write((path, content), revision, names)
+        if whole and await self._blobs.kept(digest, since):
+            await self._driver.write(revision, names)
+        else:
+            await self._driver.write((path, content), revision, names)
         self._damage.healed(path)
-        return digest, manifest
 
     async def _check(self, name: RepositoryName, manifest: Manifest, since: float) -> None:
         """
@@ -174,23 +221,35 @@ class Manifests:
 
         async def holds_blob(digest: Digest) -> bool:
             seen.add(digest)
-            blob = await self._blobs.find(name, digest)
-            return blob is not None and await self._promises.keep(blob.digest, blob.modified, since)
+            return await self._renew_blob(name, digest, since)
 
         async def holds_manifest(digest: Digest) -> bool:
             seen.add(digest)
-            target = await self.resolve(name, digest)
-            blob = None if target is None else await self._blobs.stored(target)
-            return blob is not None and await self._promises.keep(blob.digest, blob.modified, since)
+            return await self._renew_manifest(name, digest, since)
 
         await check(manifest, self._rules, holds_blob, holds_manifest)
         # What need not be there may be.
+        await self._renew_all(name, manifest, since, seen)
+
+    async def _renew_all(self, name: RepositoryName, manifest: Manifest, since: float, but: Collection[Digest] = ()) -> None:
+        """Within the gate: have a collection that runs now see that what a manifest refers to, as far as it is here, is wanted."""
         for blob in manifest.blobs:
-            if blob.digest not in seen:
-                await holds_blob(blob.digest)
+            if blob.digest not in but:
+                await self._renew_blob(name, blob.digest, since)
         for other in (*manifest.manifests, *([manifest.subject] if manifest.subject is not None else ())):
-            if other.digest not in seen:
-                await holds_manifest(other.digest)
+            if other.digest not in but:
+                await self._renew_manifest(name, other.digest, since)
+
+    async def _renew_blob(self, name: RepositoryName, digest: Digest, since: float) -> bool:
+        """Whether it is here."""
+        blob = await self._blobs.find(name, digest)
+        return blob is not None and await self._promises.keep(blob.digest, blob.modified, since)
+
+    async def _renew_manifest(self, name: RepositoryName, digest: Digest, since: float) -> bool:
+        """Whether it is here."""
+        target = await self.resolve(name, digest)
+        blob = None if target is None else await self._blobs.stored(target)
+        return blob is not None and await self._promises.keep(blob.digest, blob.modified, since)
 
     async def _keep(self, name: RepositoryName, reference: Reference, blob: Blob, since: float) -> bool:
         """Renew a manifest that this repository holds; whether it is still there."""

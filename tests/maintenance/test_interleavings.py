@@ -136,7 +136,7 @@ def ask_for_manifest(content: bytes) -> Step:
 
 def has(content: bytes) -> Step:
     async def step(registry: Registry) -> None:
-        _, opened = await registry.blobs.open(NAME, Digest.of(content))
+        opened = await registry.blobs.open(NAME, Digest.of(content))
         assert await opened.read(0, 1 << 20) == content
 
     return step

@@ -512,8 +512,8 @@ class CollectionMachine(RuleBasedStateMachine):
                 if isinstance(opened, BlobUnknown):
                     assert not blob.sure, f"{digest} of {name} is gone"
                     continue
-                assert self.read(opened[1].read(0, 1 << 20)) == self.model.contents[digest]
-                opened[1].close()
+                assert self.read(opened.read(0, 1 << 20)) == self.model.contents[digest]
+                opened.close()
             for digest, manifest in repository.manifests.items():
                 stored = self.read(self.reader.manifests.get(name, digest))
                 if isinstance(stored, ManifestUnknown):

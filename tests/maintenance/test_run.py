@@ -308,7 +308,7 @@ class OnDiskTest(Suite, OnFilesystem):
 
     async def test_readers_keep_what_they_have_open(self) -> None:
         digest = await self.push("a", b"alone")
-        _, content = await self.registry.blobs.open(name("a"), digest)
+        content = await self.registry.blobs.open(name("a"), digest)
         await self.age()
         self.assertEqual((await self.collect()).blobs_swept, 1)
         self.assertEqual(await content.read(0, 100), b"alone")

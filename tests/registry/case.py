@@ -164,7 +164,7 @@ class RegistrySuite(Base):
         return digest
 
     async def blob(self, repository: str, digest: Digest) -> bytes:
-        _, content = await self.registry.blobs.open(name(repository), digest)
+        content = await self.registry.blobs.open(name(repository), digest)
         try:
             return await content.read(0, content.size)
         finally:

@@ -65,7 +65,7 @@ class BlobsSuite(RegistrySuite):
         for damaged in (b"", LAYER[:-1], LAYER + b"x", LAYER.replace(b"a", b"b")):
             await self.push("a", LAYER)
             await self.driver.write((DATA, damaged))
-            _, reader = await self.registry.blobs.open(name("a"), DIGEST) if damaged else (None, None)
+            reader = await self.registry.blobs.open(name("a"), DIGEST) if damaged else None
             count = self.damage.count
             self.driver.calls.clear()
             await self.push("b", LAYER)

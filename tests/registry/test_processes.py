@@ -55,7 +55,7 @@ class Process:
         return await self.uploads.finish(upload, Digest.of(content), FakeBody(content))
 
     async def blob(self, repository: RepositoryName, digest: Digest) -> bytes:
-        _, content = await self.registry.blobs.open(repository, digest)
+        content = await self.registry.blobs.open(repository, digest)
         try:
             return await content.read(0, content.size)
         finally:

@@ -285,6 +285,32 @@ class PromisesSuite(RegistrySuite):
         await self.registry.manifests.promise(REPOSITORY, digest)
         self.assertEqual(self.driver.asked("renew"), [])
 
+    async def test_a_collection_that_runs_sees_what_was_uploaded_mounted_or_linked(self) -> None:
+        """A sweep may take all that was not written since it began, so whatever comes to be reachable meanwhile has to be."""
+        await self.push("other", LAYER)
+        await self.driver.write((layout.collecting(), b""))
+        await self.age(layout.collecting(), by=5)
+        began = (await self.driver.stat(layout.collecting())).modified
+        for change in (
+            lambda: self.push(REPOSITORY, LAYER),
+            lambda: self.registry.mount(REPOSITORY, DIGEST, name("other")),
+            lambda: self.registry.blobs.link(REPOSITORY, DIGEST),
+        ):
+            await self.age(DATA, by=10)
+            self.driver.calls.clear()
+            await change()
+            self.assertGreaterEqual((await self.driver.stat(DATA)).modified, began)
+            calls = [call[0] for call in self.driver.calls]
+            self.assertLess(calls.index("renew"), len(calls) - 1 - calls[::-1].index("write"))
+            # Without a collection it is fresh enough.
+            await self.driver.delete(layout.collecting())
+            await self.age(DATA, by=10)
+            self.driver.calls.clear()
+            await change()
+            self.assertEqual(self.driver.asked("renew"), [])
+            await self.driver.write((layout.collecting(), b""))
+            await self.age(layout.collecting(), by=5)
+
     async def test_what_is_collected_before_it_is_renewed_is_missing(self) -> None:
         child = image_manifest(LAYER)
         digest = await self.push_image(REPOSITORY, "latest", LAYER)

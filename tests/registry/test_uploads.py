@@ -478,7 +478,7 @@ class AnyOrderTest(SynchronousTestCase):
                 upload = await registry.uploads.find(REPOSITORY, upload.id)
                 self.assertEqual(upload.size, len(expected))
             digest = await registry.uploads.finish(upload, Digest.of(expected, algorithm), None)
-            _, content = await registry.blobs.open(REPOSITORY, digest)
+            content = await registry.blobs.open(REPOSITORY, digest)
             self.assertEqual(await content.read(0, 1 << 20), expected)
 
         self.successResultOf(Deferred.fromCoroutine(run()))
