@@ -180,10 +180,17 @@ class Serving:
         deletable = config.storage.delete.enabled
         routes = Api(
             self._dispatcher,
-            BlobHandlers(registry.blobs, deletable=deletable),
+            BlobHandlers(registry.blobs, registry.blobs, deletable=deletable),
             UploadHandlers(registry, urls, StateSigner(config.http.secret)),
-            ManifestHandlers(registry.manifests, urls, deletable=deletable),
-            ListHandlers(registry, urls, catalog_limit=config.catalog.maxentries, tags_limit=config.tags.maxtags),
+            ManifestHandlers(registry.manifests, registry.manifests, urls, deletable=deletable),
+            ListHandlers(
+                registry.catalog,
+                registry.tags,
+                registry.referrers,
+                urls,
+                catalog_limit=config.catalog.maxentries,
+                tags_limit=config.tags.maxtags,
+            ),
             lambda: config.storage.maintenance.readonly.enabled,
         ).resource()
         return Root(self._dispatcher, routes, config.http.prefix)

@@ -21,6 +21,7 @@ from regd.web.blobs import BlobHandlers
 from regd.web.dispatch import Dispatcher
 from regd.web.lists import ListHandlers
 from regd.web.manifests import ManifestHandlers
+from regd.web.namespaces import Namespaces, local_name
 from regd.web.request import StreamingRequest
 from regd.web.response import Response
 from regd.web.routes import Routes
@@ -65,6 +66,7 @@ _READ_METHODS: Final = {"Allow": "GET, HEAD"}
 class Api:
     """
     :param readonly: whether writes are refused now.
+    :param namespaces: what names mean, where some repositories are those of other registries.
     """
 
     app: Any = Klein()
@@ -80,6 +82,7 @@ class Api:
         manifests: ManifestHandlers,
         lists: ListHandlers,
         readonly: Callable[[], bool],
+        namespaces: Namespaces | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._blobs = blobs
@@ -87,6 +90,7 @@ class Api:
         self._manifests = manifests
         self._lists = lists
         self._readonly = readonly
+        self._namespaces = namespaces
 
     def resource(self) -> Routes:
         """What serves the routes."""
@@ -109,56 +113,56 @@ class Api:
     @app.route("/v2/<name:name>/blobs/<digest:digest>", methods=["GET"])
     def get_blob(self, request: StreamingRequest, name: RepositoryName, digest: Digest) -> IResource:
         """The bytes of a blob, or some of them (end-2)."""
-        return self._read(self._blobs.get, request, name, digest)
+        return self._read_from(self._blobs.get, request, name, digest)
 
     @app.route("/v2/<name:name>/blobs/<digest:digest>", methods=["DELETE"])
     def delete_blob(self, request: StreamingRequest, name: RepositoryName, digest: Digest) -> IResource:
         """Take a blob out of a repository (end-10)."""
-        return self._write(self._blobs.delete, request, name, digest)
+        return self._write_to(self._blobs.delete, request, name, digest)
 
     # Uploads
 
     @app.route("/v2/<name:name>/blobs/uploads/", methods=["POST"], strict_slashes=False)
     def start_upload(self, request: StreamingRequest, name: RepositoryName) -> IResource:
         """Begin an upload, or have the blob at once: sent along, or mounted (end-4a, end-4b, end-11)."""
-        return self._write(self._uploads.start, request, name)
+        return self._write_to(self._uploads.start, request, name)
 
     @app.route("/v2/<name:name>/blobs/uploads/<upload>", methods=["GET"])
     def upload_status(self, request: StreamingRequest, name: RepositoryName, upload: str) -> IResource:
         """Where an upload stands (end-13)."""
-        return self._read(self._uploads.status, request, name, upload)
+        return self._read_from(self._uploads.status, request, name, upload)
 
     @app.route("/v2/<name:name>/blobs/uploads/<upload>", methods=["PATCH"])
     def append_upload(self, request: StreamingRequest, name: RepositoryName, upload: str) -> IResource:
         """More of a blob (end-5)."""
-        return self._write(self._uploads.append, request, name, upload)
+        return self._write_to(self._uploads.append, request, name, upload)
 
     @app.route("/v2/<name:name>/blobs/uploads/<upload>", methods=["PUT"])
     def finish_upload(self, request: StreamingRequest, name: RepositoryName, upload: str) -> IResource:
         """The rest of a blob, and its digest (end-6)."""
-        return self._write(self._uploads.finish, request, name, upload)
+        return self._write_to(self._uploads.finish, request, name, upload)
 
     @app.route("/v2/<name:name>/blobs/uploads/<upload>", methods=["DELETE"])
     def cancel_upload(self, request: StreamingRequest, name: RepositoryName, upload: str) -> IResource:
         """Give an upload up (end-14)."""
-        return self._write(self._uploads.cancel, request, name, upload)
+        return self._write_to(self._uploads.cancel, request, name, upload)
 
     # Manifests
 
     @app.route("/v2/<name:name>/manifests/<reference>", methods=["GET"])
     def get_manifest(self, request: StreamingRequest, name: RepositoryName, reference: str) -> IResource:
         """A manifest, by tag or digest (end-3)."""
-        return self._read(self._manifests.get, request, name, reference)
+        return self._read_from(self._manifests.get, request, name, reference)
 
     @app.route("/v2/<name:name>/manifests/<reference>", methods=["PUT"])
     def put_manifest(self, request: StreamingRequest, name: RepositoryName, reference: str) -> IResource:
         """Push a manifest (end-7)."""
-        return self._write(self._manifests.put, request, name, reference)
+        return self._write_to(self._manifests.put, request, name, reference)
 
     @app.route("/v2/<name:name>/manifests/<reference>", methods=["DELETE"])
     def delete_manifest(self, request: StreamingRequest, name: RepositoryName, reference: str) -> IResource:
         """Delete a manifest, or a tag (end-9)."""
-        return self._write(self._manifests.delete, request, name, reference)
+        return self._write_to(self._manifests.delete, request, name, reference)
 
     # Lists
 
@@ -170,12 +174,12 @@ class Api:
     @app.route("/v2/<name:name>/tags/list", methods=["GET"])
     def list_tags(self, request: StreamingRequest, name: RepositoryName) -> IResource:
         """The tags of a repository (end-8a, end-8b)."""
-        return self._read(self._lists.tags, request, name)
+        return self._read_from(self._lists.tags, request, name)
 
     @app.route("/v2/<name:name>/referrers/<digest:digest>", methods=["GET"])
     def list_referrers(self, request: StreamingRequest, name: RepositoryName, digest: Digest) -> IResource:
         """The manifests whose subject is this one (end-12a, end-12b)."""
-        return self._read(self._lists.referrers, request, name, digest)
+        return self._read_from(self._lists.referrers, request, name, digest)
 
     # Everything else
 
@@ -187,13 +191,26 @@ class Api:
     def _read(self, handler: _Handler, *arguments: object) -> IResource:
         return self._dispatcher.answering(functools.partial(handler, *arguments))
 
-    def _write(self, handler: _Handler, *arguments: object) -> IResource:
-        return self._dispatcher.answering(functools.partial(self._guarded, handler, *arguments))
+    def _read_from(self, handler: _Handler, request: StreamingRequest, name: RepositoryName, *arguments: object) -> IResource:
+        if self._namespaces is not None:
+            handler = functools.partial(self._translated, self._namespaces, handler)
+        return self._dispatcher.answering(functools.partial(handler, request, name, *arguments))
 
-    async def _guarded(self, handler: _Handler, *arguments: object) -> Response:
+    def _write_to(self, handler: _Handler, request: StreamingRequest, name: RepositoryName, *arguments: object) -> IResource:
+        return self._dispatcher.answering(functools.partial(self._guarded, handler, request, name, *arguments))
+
+    async def _translated(
+        self, namespaces: Namespaces, handler: _Handler, request: StreamingRequest, name: RepositoryName, *arguments: object
+    ) -> Response:
+        return await handler(request, local_name(namespaces, request, name), *arguments)
+
+    async def _guarded(self, handler: _Handler, request: StreamingRequest, name: RepositoryName, *arguments: object) -> Response:
+        if self._namespaces is not None:
+            name = local_name(self._namespaces, request, name)
+            self._namespaces.refuse_write(name)
         if self._readonly():
             raise Unsupported("this registry is read-only at the moment", headers=_READ_METHODS)
-        return await handler(*arguments)
+        return await handler(request, name, *arguments)
 
 
 async def _ready(response: Response) -> Response:

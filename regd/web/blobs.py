@@ -8,6 +8,7 @@ from typing import Final
 from regd.errors import RangeInvalid, Unsupported
 from regd.names import Digest, RepositoryName
 from regd.registry.blobs import Blobs
+from regd.registry.sources import BlobSource
 from regd.storage.driver import Content
 from regd.web.ranges import ByteRange, Unsatisfiable, if_range_allows, multipart, none_match, parse_range
 from regd.web.request import StreamingRequest
@@ -23,10 +24,13 @@ _CACHE_CONTROL: Final = "max-age=31536000"
 
 class BlobHandlers:
     """
+    :param source: what is read.
+    :param blobs: what is deleted from.
     :param deletable: ``storage.delete.enabled``.
     """
 
-    def __init__(self, blobs: Blobs, *, deletable: bool) -> None:
+    def __init__(self, source: BlobSource, blobs: Blobs, *, deletable: bool) -> None:
+        self._source = source
         self._blobs = blobs
         self._deletable = deletable
 
@@ -43,7 +47,7 @@ class BlobHandlers:
             "Accept-Ranges": "bytes",
         }
         # Who asks whether it is there goes on to push what needs it; who fetches it does not.
-        look = self._blobs.promise if request.method == b"HEAD" else self._blobs.stat
+        look = self._source.promise if request.method == b"HEAD" else self._source.stat
         if none_match(request.getHeader("if-none-match"), etag):
             await look(name, digest)
             return Response(304, headers)
@@ -51,19 +55,16 @@ class BlobHandlers:
         if request.method == b"HEAD":
             blob = await look(name, digest)
             return Response(200, headers, blob.size)
-        blob, content = await self._blobs.fetch(name, digest)
-        try:
-            wanted = request.getHeader("range")
-            if wanted is not None and not if_range_allows(request.getHeader("if-range"), etag):
-                wanted = None
-            return _ranges(parse_range(wanted, blob.size), blob.size, headers, content)
-        except Unsatisfiable:
-            if not isinstance(content, bytes):
-                content.close()
-            raise RangeInvalid(
-                f"the blob has {blob.size} bytes, none of which was asked for",
-                headers={"Content-Range": f"bytes */{blob.size}", "Docker-Content-Digest": digest, "Accept-Ranges": "bytes"},
-            ) from None
+        wanted = request.getHeader("range")
+        if wanted is not None and if_range_allows(request.getHeader("if-range"), etag):
+            size = (await look(name, digest)).size
+            ranges = _parse_range(wanted, size, digest)
+            if ranges is not None:
+                # What is not here yet need not be fetched for that.
+                start, end = min(part.start for part in ranges), max(part.start + part.length for part in ranges)
+                return _ranges(ranges, size, headers, await self._source.open(name, digest, start, end))
+        blob, content = await self._source.fetch(name, digest)
+        return Response(200, headers, content if isinstance(content, bytes) else ContentBody(content, ((b"", ByteRange(0, blob.size)),)))
 
     async def delete(self, request: StreamingRequest, name: RepositoryName, digest: Digest) -> Response:
         """
@@ -81,19 +82,26 @@ def delete_disabled() -> Unsupported:
     return Unsupported("deleting is switched off here (storage.delete.enabled)", headers={"Allow": "GET, HEAD"})
 
 
-def _ranges(ranges: tuple[ByteRange, ...] | None, size: int, headers: dict[str, str], content: Content | bytes) -> Response:
-    if ranges is None:
-        return Response(200, headers, _body(content, ((b"", ByteRange(0, size)),)))
+def _parse_range(wanted: str, size: int, digest: Digest) -> tuple[ByteRange, ...] | None:
+    """
+    As :func:`~regd.web.ranges.parse_range`.
+
+    :raises RangeInvalid: when none of the ranges is in the blob.
+    """
+    try:
+        return parse_range(wanted, size)
+    except Unsatisfiable:
+        raise RangeInvalid(
+            f"the blob has {size} bytes, none of which was asked for",
+            headers={"Content-Range": f"bytes */{size}", "Docker-Content-Digest": digest, "Accept-Ranges": "bytes"},
+        ) from None
+
+
+def _ranges(ranges: tuple[ByteRange, ...], size: int, headers: dict[str, str], content: Content) -> Response:
     if len(ranges) == 1:
         headers["Content-Range"] = ranges[0].content_range(size)
-        return Response(206, headers, _body(content, ((b"", ranges[0]),)))
+        return Response(206, headers, ContentBody(content, ((b"", ranges[0]),)))
     boundary = secrets.token_hex(16)
     parts, tail = multipart(ranges, size, _MEDIA_TYPE, boundary)
     headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
-    return Response(206, headers, _body(content, parts, tail))
-
-
-def _body(content: Content | bytes, parts: tuple[tuple[bytes, ByteRange], ...], tail: bytes = b"") -> ContentBody | bytes:
-    if not isinstance(content, bytes):
-        return ContentBody(content, parts, tail)
-    return b"".join([*(text + content[part.start : part.start + part.length] for text, part in parts), tail])
+    return Response(206, headers, ContentBody(content, parts, tail))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from regd.errors import PaginationNumberInvalid
 from regd.manifest import OCI_INDEX
 from regd.names import Digest, RepositoryName
-from regd.registry.core import Registry
+from regd.registry.catalog import Catalog
+from regd.registry.sources import ReferrerSource, TagSource
 from regd.web.arguments import argument
 from regd.web.request import StreamingRequest
 from regd.web.response import Response, json_response
@@ -22,12 +23,18 @@ _REFERRERS = 1000
 
 class ListHandlers:
     """
+    :param catalog: the repositories that are here.
+    :param tags: what tags of one are read from, likewise ``referrers``.
     :param catalog_limit: ``catalog.maxentries``.
     :param tags_limit: ``tags.maxtags``.
     """
 
-    def __init__(self, registry: Registry, urls: Urls, *, catalog_limit: int, tags_limit: int) -> None:
-        self._registry = registry
+    def __init__(
+        self, catalog: Catalog, tags: TagSource, referrers: ReferrerSource, urls: Urls, *, catalog_limit: int, tags_limit: int
+    ) -> None:
+        self._catalog = catalog
+        self._tags = tags
+        self._referrers = referrers
         self._urls = urls
         self._catalog_limit = catalog_limit
         self._tags_limit = tags_limit
@@ -43,7 +50,7 @@ class ListHandlers:
             raise PaginationNumberInvalid(
                 f"invalid number of results requested: n may be {self._catalog_limit} at most", detail={"n": limit}
             )
-        page = await self._registry.catalog.page(limit, argument(request, "last") or "")
+        page = await self._catalog.page(limit, argument(request, "last") or "")
         return self._page({"repositories": page.entries}, "v2/_catalog", page.last, limit)
 
     async def tags(self, request: StreamingRequest, name: RepositoryName) -> Response:
@@ -53,13 +60,13 @@ class ListHandlers:
         """
         limit = _number(request)
         limit = self._tags_limit if limit is None else min(limit, self._tags_limit)
-        page = await self._registry.tags.page(name, limit, argument(request, "last") or "")
+        page = await self._tags.page(name, limit, argument(request, "last") or "")
         return self._page({"name": name, "tags": page.entries}, f"v2/{name}/tags/list", page.last, limit)
 
     async def referrers(self, request: StreamingRequest, name: RepositoryName, digest: Digest) -> Response:
         """An index of the manifests whose subject is ``digest``; empty where there are none."""
         artifact_type = argument(request, "artifactType")
-        page = await self._registry.referrers.page(name, digest, _REFERRERS, argument(request, "last") or "", artifact_type)
+        page = await self._referrers.page(name, digest, _REFERRERS, argument(request, "last") or "", artifact_type)
         document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry.to_json() for entry in page.entries]}
         headers = {"Content-Type": OCI_INDEX}
         query: dict[str, str] = {}

@@ -6,6 +6,7 @@ from regd.errors import ManifestTooLarge, ManifestUnknown, TagInvalid, TooManyTa
 from regd.manifest import INDEXES, LIMIT, OCI_IMAGE, OCI_INDEX
 from regd.names import Digest, Reference, RepositoryName, Tag, parse_reference
 from regd.registry.manifests import Manifests, StoredManifest
+from regd.registry.sources import ManifestSource
 from regd.web.accept import Accept
 from regd.web.arguments import arguments
 from regd.web.blobs import delete_disabled
@@ -23,10 +24,13 @@ MOST_TAGS = 100
 
 class ManifestHandlers:
     """
+    :param source: what is read.
+    :param manifests: what is pushed to, and deleted from.
     :param deletable: ``storage.delete.enabled``.
     """
 
-    def __init__(self, manifests: Manifests, urls: Urls, *, deletable: bool) -> None:
+    def __init__(self, source: ManifestSource, manifests: Manifests, urls: Urls, *, deletable: bool) -> None:
+        self._source = source
         self._manifests = manifests
         self._urls = urls
         self._deletable = deletable
@@ -37,7 +41,7 @@ class ManifestHandlers:
         """
         wanted = _existing(reference)
         # Who asks whether it is there goes on to push what needs it; who fetches it does not.
-        look = self._manifests.promise if request.method == b"HEAD" else self._manifests.get
+        look = self._source.promise if request.method == b"HEAD" else self._source.get
         stored = await look(name, wanted)
         accept = Accept.of(*request.header_values("accept"))
         if not accept.allows(stored.media_type):
@@ -91,10 +95,10 @@ class ManifestHandlers:
         for linux/amd64; a Docker image as it is; nothing in place of an OCI manifest.
         """
         if stored.media_type in INDEXES and isinstance(wanted, Tag):
-            index = await self._manifests.read(stored.digest)
+            index = await self._source.read(stored.digest)
             for child in index.manifests if index is not None else ():
                 if child.platform is not None and (child.platform.os, child.platform.architecture) == ("linux", "amd64"):
-                    found = await self._manifests.get(name, child.digest)
+                    found = await self._source.get(name, child.digest)
                     if accept.allows(found.media_type):
                         return found
         if stored.media_type in {OCI_IMAGE, OCI_INDEX}:
