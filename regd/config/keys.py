@@ -16,9 +16,9 @@ from regd.config.error import shown
 from regd.config.foreign import FOREIGN
 from regd.config.model import GarbageCollect, Network, Platform, UploadPurging
 from regd.config.proxying import Limits, Route, Upstream
-from regd.config.routes import routes, size
+from regd.config.routes import routes
 from regd.config.schema import Key, Row, build
-from regd.config.values import Parser, boolean, choice, duration, from_text, integer, list_of, record, text
+from regd.config.values import Parser, boolean, choice, duration, from_text, integer, list_of, record, size, text
 from regd.config.window import Window, parse_window
 
 LogLevel = Literal["error", "warn", "info", "debug"]
@@ -84,8 +84,8 @@ DRAINTIMEOUT = Key("http.draintimeout", duration(), 0.0)
 WORKERS: Key[int | None] = Key("http.workers", checks.worker_count(), None)
 DEBUG_ADDR: Key[TCPAddress | None] = Key("http.debug.addr", from_text(checks.debug_address, lambda addr: str(addr or "none")), None)
 #: What is there already, but not its end, counts too; so an upper limit on the limit keeps promise P1.
-LIMITS_LINE = Key("http.limits.line", size(1024, 64 * 1024), Limits().line)
-LIMITS_HEADER = Key("http.limits.header", size(1024, 64 * 1024), Limits().header)
+LIMITS_LINE = Key("http.limits.line", size(1024, 64 * 1024, "16KiB"), Limits().line)
+LIMITS_HEADER = Key("http.limits.header", size(1024, 64 * 1024, "16KiB"), Limits().header)
 LIMITS_FIELDS = Key("http.limits.fields", checks.bounded(10, 1000), Limits().fields)
 HTTP2_DISABLED = Key("http.http2.disabled", checks.http2_disabled(), default=True)
 

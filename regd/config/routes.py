@@ -1,4 +1,4 @@
-"""``reverseproxy.routes`` and ``http.limits``: how they are read."""
+"""``reverseproxy.routes``: how they are read."""
 
 from __future__ import annotations
 
@@ -9,27 +9,11 @@ from regd.config.proxying import HealthCheck, Route, Timeouts, UpstreamTLS, pars
 from regd.config.sections import MILLISECOND, host_name, section, timeouts_section, tls_section
 from regd.config.values import Parser, duration, from_text, integer, list_of
 
-__all__ = ["routes", "size"]
+__all__ = ["routes"]
 
 #: RFC 3986 section 3.3: what a path may be made of, percent signs aside; it is compared with decoded paths.
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
-_SIZE: Final = re.compile(r"([0-9]{1,12})\s*(|[KMGT]i?B?|B)", re.IGNORECASE)
-_UNITS: Final = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _TARGET: Final = re.compile(r"/[!-~]*")
-
-
-def size(minimum: int, maximum: int) -> Parser[int]:
-    """A number of bytes: ``16384``, ``16KiB``, ``1MiB``. As nginx and docker have it, ``k``, ``kB`` and ``KiB`` are all 1024."""
-    allowed = f"a size, such as 16KiB, of {minimum} to {maximum} bytes"
-
-    def read(found: str) -> int:
-        match = _SIZE.fullmatch(found)
-        value = int(match[1]) * 1024 ** _UNITS[match[2][:1].lower()] if match else -1
-        if not minimum <= value <= maximum:
-            raise ValueError(allowed)
-        return value
-
-    return from_text(read, str)
 
 
 def _path(found: str) -> str:

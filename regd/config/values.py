@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from regd.config.document import ListNode, MapNode, Node, Scalar, is_null
 from regd.config.durations import DurationError, format_duration, parse_duration
 from regd.config.error import ConfigError, shown
+from regd.config.sizes import SizeError, parse_size
 
 __all__ = [
     "Inner",
@@ -29,6 +30,7 @@ __all__ = [
     "mapping_of",
     "read_part",
     "record",
+    "size",
     "text",
 ]
 
@@ -197,6 +199,25 @@ def duration(*, minimum: int = 0, bare: bool = True) -> Parser[float]:
         return nanoseconds / 1_000_000_000
 
     return Parser(read, lambda seconds: format_duration(round(seconds * 1_000_000_000)), (Inner(""),))
+
+
+def size(minimum: int, maximum: int, example: str) -> Parser[int]:
+    """A number of bytes, perhaps with a unit, as :func:`~regd.config.sizes.parse_size` reads it.
+
+    :param example: for messages.
+    """
+    allowed = f"a size, such as {example}, of {minimum} to {maximum} bytes"
+
+    def read(found: str) -> int:
+        try:
+            value = parse_size(found)
+        except SizeError:
+            value = -1
+        if not minimum <= value <= maximum:
+            raise ValueError(allowed)
+        return value
+
+    return from_text(read, str)
 
 
 def choice(*words: T, fold: bool = False, empty: T | None = None) -> Parser[T]:
