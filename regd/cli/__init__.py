@@ -129,9 +129,14 @@ def _serve(parsed: argparse.Namespace) -> int:
 
 
 def _check_config(parsed: argparse.Namespace) -> int:
-    from regd.config import check, default_path  # noqa: PLC0415 - see above
+    from regd.config import Config, check, default_path  # noqa: PLC0415 - see above
 
-    report = check(default_path(parsed.file, os.environ), os.environ)
+    def examine(config: Config) -> list[str]:
+        from regd.service.files import unusable_files  # noqa: PLC0415 - needed only where the file itself is right
+
+        return unusable_files(config)
+
+    report = check(default_path(parsed.file, os.environ), os.environ, examine)
     for line in report.lines:
         print(line)
     return 0 if report.ok else 1

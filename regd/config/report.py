@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,15 +27,18 @@ class Report:
     lines: tuple[str, ...]
 
 
-def check(path: str | None, environ: Mapping[str, str]) -> Report:
+def check(path: str | None, environ: Mapping[str, str], examine: Callable[[Config], Sequence[str]] = lambda config: ()) -> Report:
     """Read a configuration as the daemon would, and say all there is to say about it.
 
     :param path: the file; ``None`` for :func:`~regd.config.load.default_path`.
+    :param examine: finds problems that cannot be seen in the file alone.
     :returns: every problem; or every warning, and then what is in effect. Secrets are not shown.
     """
     named = default_path(path, environ)
     try:
         loaded = load(path, environ)
+        if problems := examine(loaded.config):
+            raise ConfigError(*problems)
     except ConfigError as error:
         lines = (f"error: {problem}" for problem in error.problems)
         return Report(ok=False, lines=(*lines, f"{named}: regd does not start with this configuration"))

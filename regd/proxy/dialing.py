@@ -11,6 +11,8 @@ import socket
 from errno import EAGAIN, EINTR, ENOBUFS
 from typing import Any, Final
 
+from OpenSSL.crypto import FILETYPE_PEM
+from OpenSSL.crypto import Error as CryptoError
 from OpenSSL.SSL import Error as SSLError
 from service_identity import VerificationError
 from twisted.internet import tcp, unix
@@ -18,6 +20,7 @@ from twisted.internet._sslverify import IOpenSSLTrustRoot
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.internet.ssl import Certificate, KeyPair, PrivateCertificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
@@ -33,12 +36,15 @@ __all__ = ["CannotConnect", "CannotUseTLS", "Dialer", "explain", "is_late", "sys
 #: What is read at once, in bytes. With what may wait for a client to take it, that stays below what promise P1 allows a connection.
 _READ: Final = 128 * 1024
 
+#: The most that is read of a file with certificates, in bytes: all authorities of the web take a quarter of it.
+_LARGEST_FILE: Final = 1024 * 1024
+
 #: With TLS, which has buffers of its own.
 _READ_SECURE: Final = 64 * 1024
 
 
 class CannotUseTLS(Exception):
-    """A file that ``tls`` names cannot be used; ``str()`` says which, and why."""
+    """A file that ``tls`` names cannot be used; ``str()`` says the path of the key, the file, and why, on one line."""
 
 
 class CannotConnect(Exception):
@@ -263,29 +269,26 @@ class _Addresses:
         self._found.callback(sorted(self._hosts, key=lambda host: ":" in host))
 
 
-def tls_options(upstream: Upstream, tls: UpstreamTLS) -> Any:
+def tls_options(upstream: Upstream, tls: UpstreamTLS, section: str = "tls") -> Any:
     """
     How an upstream has to prove who it is: a chain to a certificate that is trusted, and the name, which Twisted checks with
     ``service_identity``.
 
+    :param section: the path of ``tls`` in the configuration, for messages.
     :returns: what ``twisted.protocols.tls`` takes; ``None`` for an upstream without TLS.
     :raises CannotUseTLS: when a file cannot be used.
     """
     if upstream.scheme != "https":
         return None
     assert isinstance(upstream.address, TCPAddress)
-    trust, client, chain = None, None, list[bytes]()
+    trust, client, chain = None, None, list[Certificate]()
     if tls.cafile:
-        trust = trustRootFromCertificates(_authorities(tls.cafile))
+        trust = trustRootFromCertificates(_authorities(tls.cafile, section))
     if tls.clientcertificate:
-        pem, key = _read(tls.clientcertificate, "clientcertificate"), _read(tls.clientkey, "clientkey")
-        try:
-            chain = _certificates(pem)
-            client = PrivateCertificate.fromCertificateAndKeyPair(Certificate.loadPEM(chain[0]), KeyPair.load(key, format=1))
-        except (SSLError, ValueError) as error:
-            raise CannotUseTLS(f"clientcertificate {tls.clientcertificate} or clientkey {tls.clientkey} is no PEM ({error})") from None
+        chain = _certificates(tls.clientcertificate, f"{section}.clientcertificate")
+        client = _with_key(chain[0], tls.clientkey, f"{section}.clientkey")
     name = tls.servername or upstream.address.host
-    extra = {"extraCertChain": [Certificate.loadPEM(part).original for part in chain[1:]]} if client is not None else {}
+    extra = {"extraCertChain": [one.original for one in chain[1:]]} if client is not None else {}
     return optionsForClientTLS(name, trust, client, acceptableProtocols=[b"http/1.1"], extraCertificateOptions=extra)
 
 
@@ -304,39 +307,59 @@ class _SystemAnd:
             root._addCACertsToContext(context)
 
 
-def system_trust(cafile: str) -> Any:
+def system_trust(cafile: str, section: str = "tls") -> Any:
     """
     Whom to trust of servers that nobody has configured.
 
     :param cafile: further certificates, in PEM; empty for none.
+    :param section: as :func:`tls_options`.
     :returns: what ``optionsForClientTLS`` takes.
     :raises CannotUseTLS: when the file cannot be used.
     """
-    return _SystemAnd(_authorities(cafile)) if cafile else platformTrust()
+    return _SystemAnd(_authorities(cafile, section)) if cafile else platformTrust()
 
 
-def _authorities(cafile: str) -> list[Certificate]:
-    pem = _read(cafile, "cafile")
-    try:
-        return [Certificate.loadPEM(part) for part in _certificates(pem)]
-    except (SSLError, ValueError) as error:
-        raise CannotUseTLS(f"cafile {cafile} is no list of certificates in PEM ({error})") from None
+def _authorities(cafile: str, section: str) -> list[Certificate]:
+    return _certificates(cafile, f"{section}.cafile")
 
 
 def _read(path: str, key: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read(1024 * 1024)
+            return file.read(_LARGEST_FILE)
     except OSError as error:
-        raise CannotUseTLS(f"{key} {path} cannot be read: {error.strerror}") from None
+        why = error.strerror or error
+        raise CannotUseTLS(f'{key}: found "{path}", which cannot be read ({why}), allowed: a file that regd may read') from None
 
 
-def _certificates(pem: bytes) -> list[bytes]:
-    """The certificates of a PEM file, which may have other things between them."""
+def _certificates(path: str, key: str) -> list[Certificate]:
+    """The certificates of a PEM file, at least one. There may be other things between them."""
     begin, end = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
-    found = [begin + part.partition(end)[0] + end + b"\n" for part in pem.split(begin)[1:]]
+    parts = _read(path, key).split(begin)[1:]
+    found = []
+    for number, part in enumerate(parts, 1):
+        try:
+            found.append(Certificate.loadPEM(begin + part.partition(end)[0] + end + b"\n"))
+        except (CryptoError, ValueError):
+            where = f"of which number {number} is damaged" if len(parts) > 1 else "which is damaged"
+            raise CannotUseTLS(f'{key}: found "{path}", {where}, allowed: certificates in PEM') from None
     if not found:
-        raise ValueError("there is no BEGIN CERTIFICATE")
+        raise CannotUseTLS(f'{key}: found "{path}", which has no BEGIN CERTIFICATE, allowed: certificates in PEM')
+    return found
+
+
+def _with_key(certificate: Certificate, path: str, key: str) -> PrivateCertificate:
+    pem = _read(path, key)
+    what = f'{key}: found "{path}", which'
+    if b"ENCRYPTED" in pem:
+        # OpenSSL would ask the terminal for the passphrase.
+        raise CannotUseTLS(f"{what} is encrypted, allowed: a private key in PEM without a passphrase, which nobody could type in here")
+    try:
+        found: PrivateCertificate = PrivateCertificate.fromCertificateAndKeyPair(certificate, KeyPair.load(pem, format=FILETYPE_PEM))
+    except (CryptoError, ValueError):
+        raise CannotUseTLS(f"{what} has no key that could be read, allowed: a private key in PEM") from None
+    except VerifyError:
+        raise CannotUseTLS(f"{what} is not the key of the first certificate in clientcertificate") from None
     return found
 
 

@@ -93,7 +93,8 @@ class ReverseProxy(Leaf):
         self._common = CommonFields(config.http.headers)
         self._plain = CommonFields(config.http.headers, registry=False)
         self._configured = {name.encode(): [value.encode() for value in values] for name, values in config.http.headers.items()}
-        self._ways = [self._way(route, reactor) for route in config.reverseproxy.routes]
+        routes = enumerate(config.reverseproxy.routes)
+        self._ways = [self._way(route, f"reverseproxy.routes[{index}].tls", reactor) for index, route in routes]
 
     def close(self) -> None:
         """No more requests will come."""
@@ -203,10 +204,10 @@ class ReverseProxy(Leaf):
         _, question, query = request.uri.partition(b"?")
         send_at_once(request, Response(301, {"Location": (way.path + question + query).decode("latin-1")}), self._plain)
 
-    def _way(self, route: Route, reactor: Any) -> _Way:
+    def _way(self, route: Route, section: str, reactor: Any) -> _Way:
         forwarding = None
         if route.upstreams:
-            servers = [UpstreamServer(one, tls_options(one, route.tls), route.timeouts, reactor) for one in route.upstreams]
+            servers = [UpstreamServer(one, tls_options(one, route.tls, section), route.timeouts, reactor) for one in route.upstreams]
             forwarding = Forwarding(Balancer(servers, route.healthcheck, reactor), self._configured, self._refuse)
         return _Way(route.host.encode("ascii"), route.path.encode("ascii"), route.status, forwarding)
 

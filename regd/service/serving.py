@@ -156,7 +156,7 @@ class Serving:
         try:
             return ReverseProxy(config, self._reactor)
         except CannotUseTLS as error:
-            raise ConfigError(f"reverseproxy.routes: {error}") from None
+            raise ConfigError(str(error)) from None
 
     def _set_resource(self) -> None:
         limits = self.config.http.limits
