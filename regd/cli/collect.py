@@ -55,6 +55,9 @@ def _orders(config: Config, grace: float | None, *, dryrun: bool, untagged: bool
         untagged=untagged or maintenance.garbagecollect.untagged,
         dryrun=dryrun,
         maxrate=maintenance.garbagecollect.maxrate,
+        prefixes=config.proxy.prefixes,
+        maxsize=config.proxy.limits.maxsize,
+        maxage=config.proxy.limits.maxage,
     )
 
 
@@ -178,6 +181,12 @@ def _summary(summary: Summary, orders: Orders) -> list[str]:
             f"{summary.links_removed} links, {summary.repositories_removed} repositories and {summary.uploads_removed} uploads that were "
             f"empty, in {summary.seconds:.1f} s; pushes waited {summary.longest_closed_milliseconds:.1f} ms at most, "
             f"{summary.milliseconds_closed:.1f} ms in all"
+        )
+    if orders.evicting:
+        went = "would go from" if summary.dryrun else "were evicted from"
+        lines.append(
+            f"{summary.blobs_evicted} blobs ({format_size(summary.bytes_evicted)}) and {summary.manifests_evicted} manifests {went} the "
+            f"cache, in which {format_size(summary.bytes_cached)} remain"
         )
     if orders.grace:
         # Some of it is linked, and marked because of that, so only the rest can be counted.

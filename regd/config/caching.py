@@ -90,3 +90,8 @@ class PullThrough:
     def whole(self) -> CacheUpstream | None:
         """The upstream that all of this registry is a cache of, if it is so."""
         return next((upstream for upstream in self.upstreams if not upstream.prefix), None)
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What the names of cached repositories begin with; an empty one stands for all of them."""
+        return tuple(upstream.prefix for upstream in self.upstreams)

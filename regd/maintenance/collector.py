@@ -15,6 +15,8 @@ from dataclasses import asdict
 from time import monotonic
 
 from regd.maintenance.closing import Closing
+from regd.maintenance.evicting import Eviction
+from regd.maintenance.fetches import remove_abandoned
 from regd.maintenance.gate import Gate
 from regd.maintenance.keeping import Means
 from regd.maintenance.marking import Marking
@@ -22,6 +24,7 @@ from regd.maintenance.reading import Reader
 from regd.maintenance.removing import Removing
 from regd.maintenance.steps import Skipped, Steps
 from regd.maintenance.summary import Orders, Running, Stopped, Summary, Witness
+from regd.maintenance.survey import Survey, repositories
 from regd.maintenance.sweep import Sweep
 from regd.maintenance.tally import Tally
 from regd.maintenance.trash import Trash
@@ -101,8 +104,9 @@ class Collector:
 
     async def _report(self, summary: Summary) -> None:
         if not self._orders.dryrun:
+            kind = "collection" if self._orders.garbage else "eviction"
             with suppress(StorageError):
-                await self._driver.write((layout.report("collection"), summary.to_json().encode()), durable=False)
+                await self._driver.write((layout.report(kind), summary.to_json().encode()), durable=False)
 
     async def _lock(self) -> Held | None:
         """
@@ -121,18 +125,36 @@ class Collector:
 
     async def _collect(self) -> None:
         orders = self._orders
+        if not orders.dryrun:
+            self._tally.fetches_removed = await remove_abandoned(self._driver, self._steps, self._now())
+        if not orders.garbage and not (await self._was_cut_short() or await self._has_to_make_room()):
+            return
         if orders.dryrun:
-            await self._mark_and_sweep(self._now() - orders.grace)
+            await self._mark_and_sweep(self._now())
             return
         # What is there from a run that was cut short. It may have taken a manifest out, and not yet what refers to it.
         self._stale = await self._trash.left()
         await self._trash.empty()
         try:
-            await self._mark_and_sweep(await self._begin() - orders.grace)
+            await self._mark_and_sweep(await self._begin())
         finally:
             with suppress(Missing, StorageError):
                 await self._driver.delete(layout.collecting(), durable=False)
         await self._trash.empty()
+
+    async def _was_cut_short(self) -> bool:
+        """Whether a run has left something to be finished."""
+        return await self._driver.exists(layout.collecting()) or await self._trash.left()
+
+    async def _has_to_make_room(self) -> bool:
+        """Whether anything that is cached may have to go: a look at what there is of it, which is cheap."""
+        orders = self._orders
+        survey = Survey(self._driver, self._steps)
+        async for name in repositories(self._driver, self._steps, orders.prefixes):
+            await survey.add(name)
+        self._tally.blobs_cached, self._tally.bytes_cached = survey.count, survey.total()
+        too_old = orders.maxage is not None and survey.oldest() < self._now() - orders.maxage
+        return too_old or (orders.maxsize is not None and self._tally.bytes_cached > orders.maxsize)
 
     async def _begin(self) -> float:
         """
@@ -150,17 +172,51 @@ class Collector:
         await self._closing(nothing, 0)
         return began
 
-    async def _mark_and_sweep(self, limit: float) -> None:
+    async def _mark_and_sweep(self, began: float) -> None:
+        """
+        :param began: when the run did, by the storage's clock.
+        """
         driver, steps, tally, orders = self._driver, self._steps, self._tally, self._orders
+        limit = began - orders.grace
         closing = None if orders.dryrun else self._closing
         removing = None if closing is None else Removing(driver, closing, steps, self._trash.path, limit)
         marks: set[bytes] = set()
-        means = Means(Reader(driver, self._skipped, steps), tally, self._witness, limit, orders.untagged, removing, marks)
+        means = Means(
+            Reader(driver, self._skipped, steps, orders.prefixes),
+            tally,
+            self._witness,
+            limit,
+            orders.untagged and orders.garbage,
+            orders.garbage,
+            removing if orders.garbage else None,
+            marks,
+            orders.evicting,
+        )
         try:
-            await Marking(driver, steps, means, stale=self._stale).run()
+            await Marking(driver, steps, means, stale=removing if self._stale else None).run()
+            if orders.evicting:
+                await self._evict(means, closing, began)
         finally:
             tally.blobs = len(marks)
-        await Sweep(driver, self._skipped, steps, tally, self._witness, limit, marks, closing, self._trash).run()
+        if orders.garbage:
+            await Sweep(driver, self._skipped, steps, tally, self._witness, limit, marks, closing, self._trash).run()
+
+    async def _evict(self, means: Means, closing: Closing | None, began: float) -> None:
+        """Take away what is cached and has to go: its links, its bytes, its marks."""
+        driver, steps, witness, path = self._driver, self._steps, self._witness, self._trash.path
+        marks, cached = means.marks, means.cached
+        eviction = Eviction(driver, means.reader, steps, closing, path, self._orders, began, self._tally, witness, marks, cached)
+        going = await eviction.links()
+        tally = Tally()
+        try:
+            # All that may refer to it has been read, and what refers to it since has renewed it: so no grace period need be waited for.
+            await Sweep(driver, self._skipped, steps, tally, witness, began, frozenset(), closing, self._trash).these(going)
+        finally:
+            self._tally.blobs_evicted, self._tally.bytes_evicted = tally.blobs_swept, tally.bytes_freed
+        await eviction.unmark()
+        if closing is None:
+            # Counted once.
+            marks.update(going)
 
     def _summary(self, started: str, seconds: float, finished: bool, error: str) -> Summary:
         closed = self._closing.closed

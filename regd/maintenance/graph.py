@@ -108,6 +108,17 @@ class Graph:
             waiting += about.get(digest, ())
         return living
 
+    def below(self, roots: Iterable[bytes]) -> set[bytes]:
+        """These manifests, and all that they name: children and subjects to any depth, and not what is about them."""
+        found: set[bytes] = set()
+        waiting = list(roots)
+        while waiting:
+            digest = waiting.pop()
+            if digest not in found:
+                found.add(digest)
+                waiting += self.named(self.nodes[digest])
+        return found
+
     def levels(self, dead: Collection[bytes]) -> Iterator[list[bytes]]:
         """
         The order in which manifests can be removed: an index before its children, a subject before what is about it. Whenever that is cut

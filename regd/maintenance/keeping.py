@@ -3,12 +3,15 @@ What one repository keeps of what it holds, and what can be taken out of it.
 
 Kept are all manifests, or with ``untagged`` those that a tag leads to; what was written or asked for since the limit; and all that these
 refer to. Where something in the repository cannot be read, everything is kept.
+
+What came from an upstream stays without a tag, too, and may lack parts: they are fetched again. Where that is limited,
+:mod:`~regd.maintenance.evicting` decides on it, and here only what something else refers to is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from regd.maintenance.graph import Graph, Node, digest_of
@@ -17,6 +20,7 @@ from regd.maintenance.removing import Removing
 from regd.maintenance.summary import Witness
 from regd.maintenance.tally import Tally
 from regd.manifest import LIMIT
+from regd.names import RepositoryName
 from regd.storage import layout
 from regd.storage.driver import Stat
 
@@ -33,8 +37,11 @@ class Means:
 
     :ivar limit: what was last written at this time or later is kept, with all that it refers to.
     :ivar untagged: whether manifests go that nothing holds.
+    :ivar garbage: whether links go that nothing needs.
     :ivar removing: takes out what can go; ``None`` in a dry run.
     :ivar marks: the digests of all that is referred to, as their bytes; added to.
+    :ivar evicting: whether what came from an upstream is decided upon later.
+    :ivar cached: the repositories that have such content, each with what has to stay in it; added to.
     """
 
     reader: Reader
@@ -42,8 +49,11 @@ class Means:
     witness: Witness | None
     limit: float
     untagged: bool
+    garbage: bool
     removing: Removing | None
     marks: set[bytes]
+    evicting: bool = False
+    cached: dict[RepositoryName, frozenset[bytes]] = field(default_factory=dict)
 
 
 class Keeping:
@@ -57,6 +67,8 @@ class Keeping:
         #: Manifests of which it is not known yet whether they are kept.
         self._graph = Graph()
         self._read: set[bytes] = set()
+        #: What came from an upstream, and is not decided upon here.
+        self._lent = found.cached if means.evicting else set[bytes]()
 
     async def run(self) -> bool:
         """
@@ -66,6 +78,7 @@ class Keeping:
         """
         found = self._found
         await self._load(self._meant((*found.revisions, *found.tags.values())))
+        self._keep_lent()
         dead = await self._dead()
         old = await self._old(dead)
         if found.damaged:
@@ -77,6 +90,8 @@ class Keeping:
         old = [layer for layer in old if layer not in self._needed]
         gone = await self._remove_layers(old)
         self._means.marks.update(self._needed)
+        if self._lent:
+            self._means.cached[found.name] = frozenset(self._lent & self._needed)
         return not (self._read - dead or found.tags or found.layers - gone)
 
     def _meant(self, names: Iterable[bytes]) -> list[bytes]:
@@ -96,6 +111,9 @@ class Keeping:
                 if node is not None:
                     self._add(digest, node)
                     named.update(dict.fromkeys(node.manifests()))
+                elif digest in found.cached:
+                    # It is fetched again when it is asked for, and needs nothing until then.
+                    self._read.discard(digest)
                 elif digest in self._held():
                     await self._means.reader.broken(found, layout.blob_data(digest_of(digest)), "a manifest that is missing")
                 else:
@@ -113,7 +131,7 @@ class Keeping:
         return {*self._found.revisions.values(), *self._found.layers, *self._found.targets.values()}
 
     def _add(self, digest: bytes, node: Node) -> None:
-        if self._means.untagged:
+        if self._means.untagged or self._lent:
             self._graph.nodes[digest] = node
         else:
             # No need to remember each.
@@ -122,6 +140,9 @@ class Keeping:
     def _keep(self, digest: bytes, node: Node) -> None:
         self._needed.add(digest)
         self._needed.update(node.names())
+        self._tell(digest, node)
+
+    def _tell(self, digest: bytes, node: Node) -> None:
         self._means.tally.manifests += 1
         witness = self._means.witness
         if witness is not None:
@@ -130,11 +151,28 @@ class Keeping:
             for blob in node.names():
                 witness.blob(name, digest_of(blob))
 
+    def _keep_lent(self) -> None:
+        """Keep what is not an upstream's of what an upstream's manifests name, and of what they are kept as."""
+        found = self._found
+        self._graph.aliases = {name: target for name, target in (*found.targets.items(), *found.revisions.items()) if name != target}
+        self._needed.update(target for name, target in self._graph.aliases.items() if name in self._lent)
+        if not self._lent:
+            return
+        # An upstream's manifest that a local one leads to is as good as local.
+        local = self._graph.below(digest for digest in self._graph.nodes if digest not in self._lent)
+        for digest in sorted(self._lent & self._graph.nodes.keys() - local):
+            node = self._graph.nodes.pop(digest)
+            self._needed.update(name for name in node.names() if name not in self._lent)
+            self._tell(digest, node)
+
     async def _dead(self) -> set[bytes]:
         """Keep the manifests that have to be; what is left."""
         graph, found = self._graph, self._found
-        graph.aliases = {name: target for name, target in (*found.targets.items(), *found.revisions.items()) if name != target}
-        living = graph.reach(self._meant(found.tags.values()))
+        if not self._means.untagged:
+            for digest, node in graph.nodes.items():
+                self._keep(digest, node)
+            return set()
+        living = graph.reach([*self._meant((*found.tags.values(), *found.cached)), *self._needed])
         doubtful = [name for name, target in found.revisions.items() if target in graph.nodes and target not in living]
         links = await self._means.reader.stat(found, [layout.revision_link(found.name, digest_of(name)) for name in doubtful])
         blobs = await self._means.reader.stat(found, [layout.blob_data(digest_of(found.revisions[name])) for name in doubtful])
@@ -175,14 +213,18 @@ class Keeping:
         """
         found, reader = self._found, self._means.reader
         self._follow_links()
-        unneeded = await reader.links(found, sorted(found.layers - self._needed))
+        unneeded = await reader.links(found, sorted(found.layers - self._needed - self._lent))
+        if not self._means.garbage:
+            self._needed.update(unneeded, (found.target(layer) for layer in unneeded))
+            return []
         links = await reader.stat(found, [layout.layer_link(found.name, digest_of(layer)) for layer in unneeded])
         blobs = await reader.stat(found, [layout.blob_data(digest_of(found.target(layer))) for layer in unneeded])
         old, able = [], []
         for layer, link, blob in zip(unneeded, links, blobs, strict=True):
-            if self._fresh(blob):
+            if self._fresh(blob) and not self._means.evicting:
+                # It need not be marked to stay. Where something is evicted, that may be younger.
                 continue
-            if self._fresh(link):
+            if self._fresh(link, blob):
                 self._needed.update((layer, found.target(layer)))
             else:
                 old.append(layer)

@@ -12,6 +12,7 @@ from typing import Final
 
 from regd.maintenance.keeping import Keeping, Means
 from regd.maintenance.reading import Found
+from regd.maintenance.removing import Removing
 from regd.maintenance.steps import Steps
 from regd.names import ALGORITHMS, NAME_LIMIT, Tag
 from regd.storage import layout
@@ -31,10 +32,10 @@ class Marking:
     """
     Walks over all repositories, and leaves no directory behind that has nothing in it.
 
-    :param stale: whether there may be links to manifests that a run took out which was cut short.
+    :param stale: takes out what leads to manifests that a run took out which was cut short; ``None`` where there is nothing of that.
     """
 
-    def __init__(self, driver: Driver, steps: Steps, means: Means, *, stale: bool) -> None:
+    def __init__(self, driver: Driver, steps: Steps, means: Means, *, stale: Removing | None) -> None:
         self._driver = driver
         self._steps = steps
         self._means = means
@@ -78,9 +79,9 @@ class Marking:
         found = await means.reader.repository(name, own)
         if await Keeping(means, found).run():
             self._bare.add(name)
+        if self._stale is not None and not found.damaged:
+            await self._stale.stale(found)
         if means.removing is not None and not found.damaged:
-            if self._stale:
-                await means.removing.stale(found)
             await self._clean(found)
             if _REFERRERS in own:
                 await self._clean_referrers(found)

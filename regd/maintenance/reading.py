@@ -16,6 +16,7 @@ from typing import Final
 from regd.errors import ManifestInvalid, NameInvalid
 from regd.maintenance.graph import Node, digest_of, raw, raw_name
 from regd.maintenance.steps import Skipped, Steps
+from regd.maintenance.survey import is_below
 from regd.manifest import LIMIT, parse
 from regd.names import ALGORITHMS, CANONICAL, Digest, RepositoryName, Tag
 from regd.storage import layout
@@ -44,6 +45,7 @@ class Found:
     :ivar tagged: the names of all directories of tags.
     :ivar stray: directories that may have been left empty.
     :ivar uploads: the names of the directories of uploads.
+    :ivar cached: the digests of what came from an upstream.
     :ivar damaged: whether something here could not be read.
     :ivar doubtful: what such a thing seems to refer to.
     """
@@ -56,6 +58,7 @@ class Found:
     tagged: list[str] = field(default_factory=list)
     stray: list[Path] = field(default_factory=list)
     uploads: list[str] = field(default_factory=list)
+    cached: set[bytes] = field(default_factory=set)
     damaged: bool = False
     doubtful: set[bytes] = field(default_factory=set)
 
@@ -70,10 +73,15 @@ def lots(things: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
 
 
 class Reader:
-    """Reads repositories, one after the other."""
+    """
+    Reads repositories, one after the other.
 
-    def __init__(self, driver: Driver, skipped: Skipped, steps: Steps) -> None:
+    :param prefixes: which of them are cached; see :class:`~regd.maintenance.summary.Orders`.
+    """
+
+    def __init__(self, driver: Driver, skipped: Skipped, steps: Steps, prefixes: Sequence[str] = ()) -> None:
         self._driver = driver
+        self._prefixes = prefixes
         self._skipped = skipped
         self._steps = steps
 
@@ -96,6 +104,10 @@ class Reader:
                 await self._scan(found, layout.manifests(found.name))
         if "_layers" in entries:
             await self._layers(found)
+        # What was cached once under a name that is local by now is like anything else that is local.
+        if "_cache" in entries and is_below(name, self._prefixes):
+            async for _, digests in self._digests(found, partial(layout.cached_root, found.name)):
+                found.cached.update(digests)
         if "_uploads" in entries:
             found.uploads = await self._scan(found, layout.uploads(found.name))
         return found
@@ -118,6 +130,17 @@ class Reader:
                     yield digest, _node(digest, content)
                 except ManifestInvalid as error:
                     await self.broken(found, path, f"cannot be read as a manifest: {error.message}")
+
+    async def subjects(self, digests: Sequence[bytes]) -> AsyncIterator[tuple[bytes, bytes]]:
+        """Which of these manifests are about others, each with that. One that cannot be read is passed over."""
+        for lot in lots(digests, self._steps.lot):
+            contents = await self._driver.read_all([layout.blob_data(digest_of(digest)) for digest in lot], LIMIT + 1)
+            await self._steps.take(len(lot))
+            for digest, content in zip(lot, contents, strict=True):
+                with suppress(ManifestInvalid):
+                    node = _node(digest, content)
+                    if node is not None and node.subject is not None:
+                        yield digest, node.subject
 
     async def links(self, found: Found, layers: Iterable[bytes]) -> list[bytes]:
         """

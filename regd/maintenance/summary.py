@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Protocol
 
@@ -28,12 +29,25 @@ class Orders:
     :ivar untagged: whether manifests go that no tag, no index and no living subject holds.
     :ivar dryrun: whether nothing is to be removed, and nothing else changed.
     :ivar maxrate: how many files are looked at or removed a second, 0 for no limit.
+    :ivar garbage: whether what nothing refers to goes; else only what is cached, and has to make room.
+    :ivar prefixes: which repositories are cached, by what their names begin with; an empty one stands for all.
+    :ivar maxsize: how many bytes of cached content may stay; ``None`` for no limit.
+    :ivar maxage: for how long cached content may stay that is not used, in seconds; ``None`` for ever.
     """
 
     grace: float
     untagged: bool = False
     dryrun: bool = False
     maxrate: int = 0
+    garbage: bool = True
+    prefixes: Sequence[str] = ()
+    maxsize: int | None = None
+    maxage: float | None = None
+
+    @property
+    def evicting(self) -> bool:
+        """Whether cached content may have to go."""
+        return bool(self.prefixes) and (self.maxsize is not None or self.maxage is not None)
 
 
 class Witness(Protocol):
@@ -79,6 +93,12 @@ class Summary:
     :ivar uploads_removed: directories of uploads with nothing in them.
     :ivar young: blobs that nothing refers to, and that are kept because of the grace period.
     :ivar young_bytes: the size of these.
+    :ivar blobs_cached: blobs and manifests of upstreams that stay, where they are limited.
+    :ivar bytes_cached: the size of these.
+    :ivar blobs_evicted: those that were taken away, on top of ``blobs_swept``.
+    :ivar bytes_evicted: the size of these.
+    :ivar manifests_evicted: how many manifests repositories have lost by that.
+    :ivar fetches_removed: what was left of fetches that nobody went on with.
     :ivar skipped: files that are not what they should be.
     :ivar finished: whether it came to its end.
     :ivar error: why it did not, unless it was stopped.
@@ -100,6 +120,12 @@ class Summary:
     uploads_removed: int = 0
     young: int = 0
     young_bytes: int = 0
+    blobs_cached: int = 0
+    bytes_cached: int = 0
+    blobs_evicted: int = 0
+    bytes_evicted: int = 0
+    manifests_evicted: int = 0
+    fetches_removed: int = 0
     skipped: int = 0
     dryrun: bool = False
     untagged: bool = False

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
 from regd.maintenance.closing import Closing
-from regd.maintenance.graph import raw_name
+from regd.maintenance.graph import digest_of, raw_name
 from regd.maintenance.steps import Skipped, Steps
 from regd.maintenance.summary import Witness
 from regd.maintenance.tally import Tally
@@ -76,6 +76,18 @@ class Sweep:
         if self._witness is not None:
             self._witness.progress("sweep", len(places), len(places))
 
+    async def these(self, digests: Iterable[bytes]) -> None:
+        """
+        Sweep some blobs, of which none is referred to.
+
+        :raises StorageError: when that fails.
+        :raises Stopped: when the run is to stop.
+        """
+        waiting = sorted(map(digest_of, digests))
+        for start in range(0, len(waiting), self._steps.lot):
+            await self._look_at(waiting[start : start + self._steps.lot])
+        await self._flush()
+
     async def _place(self, algorithm: str, start: str) -> None:
         """One of the directories that blobs are spread over."""
         above = layout.blobs(algorithm, start)
@@ -94,13 +106,15 @@ class Sweep:
         await self._steps.take(1 + len(names) // self._steps.lot)
         unmarked.sort()
         for begin in range(0, len(unmarked), self._steps.lot):
-            lot = [Digest(f"{algorithm}:{name}") for name in unmarked[begin : begin + self._steps.lot]]
-            looks = await self._driver.stat_all([layout.blob_data(digest) for digest in lot])
-            for digest, look in zip(lot, looks, strict=True):
-                await self._look(digest, look)
-            await self._steps.take(len(lot))
-            if self._closing is not None and len(self._waiting) >= self._closing.lot:
-                await self._flush()
+            await self._look_at([Digest(f"{algorithm}:{name}") for name in unmarked[begin : begin + self._steps.lot]])
+
+    async def _look_at(self, lot: Sequence[Digest]) -> None:
+        looks = await self._driver.stat_all([layout.blob_data(digest) for digest in lot])
+        for digest, look in zip(lot, looks, strict=True):
+            await self._look(digest, look)
+        await self._steps.take(len(lot))
+        if self._closing is not None and len(self._waiting) >= self._closing.lot:
+            await self._flush()
 
     async def _look(self, digest: Digest, look: Stat | StorageError | None) -> None:
         if isinstance(look, StorageError):

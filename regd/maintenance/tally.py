@@ -22,3 +22,9 @@ class Tally:
     uploads_removed: int = 0
     young: int = 0
     young_bytes: int = 0
+    blobs_cached: int = 0
+    bytes_cached: int = 0
+    blobs_evicted: int = 0
+    bytes_evicted: int = 0
+    manifests_evicted: int = 0
+    fetches_removed: int = 0

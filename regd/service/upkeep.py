@@ -1,4 +1,4 @@
-"""What the daemon does by itself at times of its own: garbage collection and the purge of uploads. Never in a worker."""
+"""What the daemon does by itself at times of its own: garbage collection, the purge of uploads, eviction. Never in a worker."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ __all__ = ["Upkeep"]
 
 #: The first purge of uploads begins within so many seconds, as in ``registry:2``.
 _FIRST_PURGE: Final = 3600.0
+
+#: The first look at what is cached is taken within so many seconds: the cache may have been too large when the daemon was stopped.
+_FIRST_EVICTION: Final = 300.0
 
 #: A summary has fewer bytes.
 _LARGEST_SUMMARY: Final = 64 * 1024
@@ -127,6 +130,14 @@ class Upkeep:
             "{busy} left that are in use, {skipped} skipped that cannot be read, in {seconds} s",
             self._purge_order,
         )
+        self._evicting = self._timed(
+            "eviction",
+            "eviction",
+            "{blobs_evicted} blobs evicted, {bytes_evicted} bytes freed; {blobs_cached} of {bytes_cached} bytes are cached; "
+            "{fetches_removed} abandoned fetches removed, {skipped} bad files skipped; "
+            "open {seconds_open} s, closed {milliseconds_closed} ms",
+            self._eviction_order,
+        )
 
     def configure(self) -> None:
         """Put the configuration of :attr:`Serving.config` into effect; the first time, begin."""
@@ -143,6 +154,10 @@ class Upkeep:
         self._collecting[1].configure(plan if collecting.enabled and not suspended else None)
         plan = Plan(purging.interval, min(purging.interval, _FIRST_PURGE))
         self._purging[1].configure(plan if purging.enabled and not suspended else None)
+        proxy = self._serving.config.proxy
+        plan = Plan(proxy.limits.interval, min(proxy.limits.interval, _FIRST_EVICTION))
+        # Without a limit there is still what is left of fetches.
+        self._evicting[1].configure(plan if proxy.upstreams and not suspended else None)
 
     async def stop(self) -> None:
         """Begin nothing more, end what runs, and wait for that."""
@@ -153,7 +168,7 @@ class Upkeep:
         return {key: await self._state(chore, timed) for key, (chore, timed) in self._named().items()}
 
     def _named(self) -> dict[str, tuple[_Reported, Timed]]:
-        return {"garbagecollect": self._collecting, "uploadpurging": self._purging}
+        return {"garbagecollect": self._collecting, "uploadpurging": self._purging, "eviction": self._evicting}
 
     def _all(self) -> list[tuple[_Reported, Timed]]:
         return list(self._named().values())
@@ -169,8 +184,18 @@ class Upkeep:
 
     def _collection_order(self) -> Order:
         collecting = self._maintenance().garbagecollect
-        orders = Orders(self._kept_for(), collecting.untagged, collecting.dryrun, collecting.maxrate)
+        orders = Orders(self._kept_for(), collecting.untagged, collecting.dryrun, collecting.maxrate, **self._cached())
         return order(orders, self._root(), collecting.wait)
+
+    def _eviction_order(self) -> Order:
+        collecting = self._maintenance().garbagecollect
+        orders = Orders(self._kept_for(), maxrate=collecting.maxrate, garbage=False, **self._cached())
+        return order(orders, self._root(), collecting.wait)
+
+    def _cached(self) -> dict[str, Any]:
+        """What the orders say of cached content. ``Any``: each is of its own type."""
+        proxy = self._serving.config.proxy
+        return {"prefixes": proxy.prefixes, "maxsize": proxy.limits.maxsize, "maxage": proxy.limits.maxage}
 
     def _kept_for(self) -> float:
         """

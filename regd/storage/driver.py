@@ -424,6 +424,14 @@ class Driver(Protocol):
         :returns: the files that were moved; not those that are missing.
         """
 
+    async def discard(self, files: Sequence[Path], before: float) -> Sequence[Path]:
+        """
+        Remove files that were last written before a time, many in one call. Not durable by itself. What is in their directories stays.
+
+        :param before: seconds since the epoch.
+        :returns: the files that were removed; not those that are missing.
+        """
+
     async def settle(self, directories: Sequence[Path]) -> None:
         """Make durable which names are in directories. One that is missing is none."""
 

@@ -286,6 +286,10 @@ class FilesystemDriver:
         """See :class:`~regd.storage.driver.Driver`."""
         return await self._changes.run(self._retire, files, self._full(into), before, guards, staged)
 
+    async def discard(self, files: Sequence[Path], before: float) -> Sequence[Path]:
+        """See :class:`~regd.storage.driver.Driver`."""
+        return await self._changes.run(sweeping.discard, self.root, files, before)
+
     async def settle(self, directories: Sequence[Path]) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
         await self._changes.run(sweeping.settle, self.root, directories)

@@ -35,6 +35,7 @@ It is the tree of ``registry:2``, to the letter, so that either can serve what t
         ├── turns/<number>                                 locks of those who ask an upstream for something
         ├── turns/fetch.<number>                           locks of those who make or remove what is in fetching
         ├── collection.json                                what became of the last collection
+        ├── eviction.json                                  what became of the last eviction
         ├── purge.json                                     what became of the last purge of uploads
         ├── scrub                                          a lock of the one scrub that runs
         └── scrub.json                                     how far the last scrub came, and what it found
@@ -388,5 +389,5 @@ def damaged(digest: Digest) -> Path:
 
 
 def report(run: str) -> Path:
-    """What became of the last run: ``collection``, ``purge`` or ``scrub``. JSON."""
+    """What became of the last run: ``collection``, ``eviction``, ``purge`` or ``scrub``. JSON."""
     return Path(f"{_OWN}/{run}.json")

@@ -218,6 +218,14 @@ class MemoryDriver:
                 taken.append(path)
         return taken
 
+    async def discard(self, files: Sequence[Path], before: float) -> Sequence[Path]:
+        """See :class:`~regd.storage.driver.Driver`."""
+        gone = [path for path in files if isinstance(file := self._find(path), _File) and file.modified < before]
+        for path in gone:
+            directory, name = self._parent(path)
+            directory.drop(name)
+        return gone
+
     async def settle(self, directories: Sequence[Path]) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
 

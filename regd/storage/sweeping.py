@@ -19,7 +19,7 @@ from regd.storage.driver import Missing, Stat, StorageError
 from regd.storage.files import NO_ROOM, Translated
 from regd.storage.layout import Path
 
-__all__ = ["Staged", "prune", "read_all", "retire", "scan", "settle", "stage", "stat_all"]
+__all__ = ["Staged", "discard", "prune", "read_all", "retire", "scan", "settle", "stage", "stat_all"]
 
 #: Opened for what is in it; nothing is read.
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -188,6 +188,23 @@ def retire(
         _closed(fd)
         _closed(trash)
     return taken
+
+
+def discard(root: str, paths: Sequence[Path], before: float) -> list[Path]:
+    """
+    See :meth:`regd.storage.driver.Driver.discard`.
+
+    :raises StorageError: when a file cannot be removed.
+    """
+    gone = []
+    for path in paths:
+        full = f"{root}/{path}"
+        with Translated("remove", full), suppress(FileNotFoundError, NotADirectoryError):
+            found = os.stat(full)
+            if stat.S_ISREG(found.st_mode) and found.st_mtime < before:
+                os.unlink(full)
+                gone.append(path)
+    return gone
 
 
 def _shelf(trash: int, number: int) -> str:

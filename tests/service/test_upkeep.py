@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from regd.config import Config, parse
@@ -36,8 +37,19 @@ COLLECTED = {
 }  # fmt: skip
 
 
-def config(maintenance: str = "", storage: str = "inmemory: ", *, delete: bool = False) -> Config:
-    source = f"version: 0.1\nstorage: {{{storage}, delete: {{enabled: {delete}}}, maintenance: {{{maintenance}}}}}\n"
+#: What a collection is told where the configuration says nothing.
+ORDERS = {
+    "grace": 3600.0, "untagged": False, "dryrun": False, "maxrate": 0, "garbage": True, "prefixes": (), "maxsize": None, "maxage": None,
+}  # fmt: skip
+
+EVICTED = {
+    **COLLECTED, "blobs_cached": 9, "bytes_cached": 900, "blobs_evicted": 4, "bytes_evicted": 400, "manifests_evicted": 1,
+    "fetches_removed": 2,
+}  # fmt: skip
+
+
+def config(maintenance: str = "", storage: str = "inmemory: ", *, delete: bool = False, proxy: str = "") -> Config:
+    source = f"version: 0.1\nstorage: {{{storage}, delete: {{enabled: {delete}}}, maintenance: {{{maintenance}}}}}\nproxy: {{{proxy}}}\n"
     return parse(source.encode(), "config.yml", {}).config
 
 
@@ -65,11 +77,12 @@ class UpkeepTests(SynchronousTestCase):
         self.clock = Clock()
         self.collection = FakeRunner()
         self.purge = FakeRunner()
+        self.eviction = FakeRunner()
 
-    def build(self, maintenance: str = "", *, delete: bool = False) -> Upkeep:
-        self.serving = Serving(config(maintenance, delete=delete), io.StringIO(), self.clock)
+    def build(self, maintenance: str = "", *, delete: bool = False, proxy: str = "") -> Upkeep:
+        self.serving = Serving(config(maintenance, delete=delete, proxy=proxy), io.StringIO(), self.clock)
         with (
-            patch.object(Upkeep, "_runner", side_effect=[self.collection, self.purge]),
+            patch.object(Upkeep, "_runner", side_effect=[self.collection, self.purge, self.eviction]),
             patch("time.time", self.clock.seconds),
         ):
             made = Upkeep(self.serving, self.clock, lambda: 0.5)
@@ -127,7 +140,7 @@ class UpkeepTests(SynchronousTestCase):
         upkeep = self.build(f"garbagecollect: {{{keys}}}, uploadpurging: {{enabled: false}}")
         self.clock.advance(1800)
         (order,) = self.collection.orders
-        self.assertEqual(order, Order("collection", {"grace": 300.0, "untagged": True, "dryrun": False, "maxrate": 100}, "", 2.0))
+        self.assertEqual(order, Order("collection", {**ORDERS, "grace": 300.0, "untagged": True, "maxrate": 100}, "", 2.0))
         self.assertTrue(self.variables(upkeep, "garbagecollect")["running"])
         with patch.object(upkeep._collecting[0], "_log") as log:
             self.collection.done.callback(COLLECTED)
@@ -244,6 +257,32 @@ class UpkeepTests(SynchronousTestCase):
         for broken in (b"", b"[]", b"\xff", b"{", b"[" * 10_000):
             self.successResultOf(Deferred.fromCoroutine(self.serving.driver.write((report, broken))))
             self.assertIsNone(self.variables(upkeep, "uploadpurging")["last"])
+
+    def test_an_eviction(self) -> None:
+        cached = "cache: {maxsize: 1KiB, maxage: 2h, interval: 1h}"
+        proxy = f"upstreams: [{{prefix: hub, remoteurl: 'http://localhost'}}], {cached}"
+        upkeep = self.build("garbagecollect: {enabled: true, dryrun: true}, uploadpurging: {enabled: false}", proxy=proxy)
+        limits = {"prefixes": ("hub",), "maxsize": 1024, "maxage": 7200.0}
+        self.assertEqual(upkeep._collection_order().details, {**ORDERS, **limits, "dryrun": True})
+        # Soon after the start, and then at its time.
+        self.clock.advance(150)
+        (order,) = self.eviction.orders
+        self.assertEqual(order, Order("collection", {**ORDERS, **limits, "garbage": False}, "", 5.0))
+        with patch.object(upkeep._evicting[0], "_log") as log:
+            self.eviction.done.callback(EVICTED)
+        text = formatEvent({"log_format": log.info.call_args.args[0], **log.info.call_args.kwargs})
+        self.assertEqual(
+            text,
+            "eviction: 4 blobs evicted, 400 bytes freed; 9 of 900 bytes are cached; 2 abandoned fetches removed, 1 bad files skipped; "
+            "open 1.48 s, closed 20.5 ms",
+        )
+        self.assertEqual(self.variables(upkeep, "eviction")["last"], EVICTED)
+        self.assertEqual(self.variables(upkeep, "eviction")["next"], "1970-01-01T01:02:30Z")
+
+    def test_without_a_cache_nothing_is_evicted(self) -> None:
+        upkeep = self.build("uploadpurging: {enabled: false}")
+        self.assertIsNone(self.variables(upkeep, "eviction")["next"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_switched_off_and_on(self) -> None:
         upkeep = self.build("uploadpurging: {enabled: false}")

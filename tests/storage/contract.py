@@ -804,6 +804,17 @@ class DriverContract(Base):
         await self.driver.settle([DIRECTORY, Path("nowhere"), FILE, DIRECTORY])
         await self.driver.settle([])
 
+    async def test_discard(self) -> None:
+        driver = self.driver
+        old, other, new = Path("a/b/old"), Path("a/b/other"), Path("a/b/new")
+        await driver.write((old, b""), (other, b"x"), (new, b""))
+        times = [(await driver.stat(path)).modified for path in (old, other, new)]
+        self.assertEqual(await driver.discard([old, other, new], min(times)), [])
+        missing = [Path("a/nowhere"), Path("nowhere/at/all"), Path("a/b"), Path("a/b/new/below")]
+        self.assertEqual(await driver.discard([*missing, old, other], max(times) + 1), [old, other])
+        self.assertEqual(list(await driver.names(Path("a/b"))), ["new"])
+        self.assertEqual(await driver.discard([], max(times) + 1), [])
+
     async def test_prune(self) -> None:
         driver = self.driver
         await driver.write((Path("a/b/c/file"), b""), (Path("a/b/d/file"), b""), (Path("e/file"), b""))
