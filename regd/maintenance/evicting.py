@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from regd.errors import DigestInvalid, TagInvalid
+from regd.errors import TagInvalid
 from regd.maintenance.closing import Closing
 from regd.maintenance.graph import digest_of, raw, raw_name
 from regd.maintenance.reading import Reader
@@ -25,6 +25,7 @@ from regd.names import ALGORITHMS, Digest, RepositoryName, Tag
 from regd.storage import layout
 from regd.storage.driver import Driver, Missing, Stat
 from regd.storage.layout import Path
+from regd.storage.links import LIMIT, BadLink, parse_link
 
 __all__ = ["Eviction"]
 
@@ -33,9 +34,6 @@ _DAY: Final = 86400.0
 
 #: A tag is a directory with several others in it: so many files cost as much.
 _TAG: Final = 10
-
-#: More than the longest digest, in bytes.
-_LINK: Final = 256
 
 #: A repository, and the bytes of the digest of what is marked in it.
 _Marked = tuple[RepositoryName, bytes]
@@ -203,7 +201,7 @@ class Eviction:
             return
         for start in range(0, len(names), self._steps.lot):
             tags = [tag for text in names[start : start + self._steps.lot] if (tag := _tag(text)) is not None]
-            contents = await self._driver.read_all([layout.tag_link(name, tag) for tag in tags], _LINK)
+            contents = await self._driver.read_all([layout.tag_link(name, tag) for tag in tags], LIMIT)
             await self._steps.take(len(tags))
             for tag, content in zip(tags, contents, strict=True):
                 yield tag, _target(content)
@@ -286,7 +284,7 @@ class Eviction:
         named = [(one, tag) for one in lot for tag in one.tags]
         if not named:
             return
-        contents = await self._driver.read_all([layout.tag_link(one.name, tag) for one, tag in named], _LINK)
+        contents = await self._driver.read_all([layout.tag_link(one.name, tag) for one, tag in named], LIMIT)
         for (one, tag), content in zip(named, contents, strict=True):
             if _target(content) == one.mark.digest:
                 await self._driver.delete(layout.tag(one.name, tag), durable=False)
@@ -330,8 +328,8 @@ def _target(content: object) -> bytes | None:
     if not isinstance(content, bytes):
         return None
     try:
-        return raw(Digest.parse(content.decode("ascii", "replace").strip()))
-    except DigestInvalid:
+        return raw(parse_link(content))
+    except BadLink:
         return None
 
 
