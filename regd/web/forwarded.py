@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["HEADERS", "Forwarded", "parse_forwarded", "valid_host"]
+__all__ = ["HEADERS", "Forwarded", "forwarded_for", "parse_forwarded", "valid_host"]
 
 #: The fields that are looked at.
 HEADERS: Final = ("Forwarded", "X-Forwarded-Proto", "X-Forwarded-Host")
@@ -36,21 +36,34 @@ def parse_forwarded(headers: Mapping[str, str]) -> Forwarded:
 
     :param headers: the values by name, as in :data:`HEADERS`; a name may be absent.
     """
-    elements = _first_element(headers.get("Forwarded", ""))
+    elements = next(_elements(headers.get("Forwarded", "")))
     scheme = elements.get("proto") or headers.get("X-Forwarded-Proto", "").partition(",")[0].strip()
     host = elements.get("host") or headers.get("X-Forwarded-Host", "").partition(",")[0].strip()
     scheme = scheme.lower()
     return Forwarded(scheme if scheme in {"http", "https"} else "", host if valid_host(host) else "")
 
 
-def _first_element(header: str) -> dict[str, str]:
+def forwarded_for(header: str) -> list[str]:
+    """
+    Who asked each proxy, the nearest to the client first, as ``Forwarded`` has it: addresses, with ports perhaps, and names that hide them
+    (RFC 7239, section 6). An element that does not say has an empty text.
+    """
+    return [element.get("for", "") for element in _elements(header)]
+
+
+def _elements(header: str) -> Iterator[dict[str, str]]:
+    """The elements of ``Forwarded``, at least one, up to the first that is none."""
     found: dict[str, str] = {}
     position = 0
     while (match := _PAIR.match(header, position)) is not None:
         name, quoted, token = match.groups()
         found.setdefault(name.lower(), re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else token)
         position = match.end()
-        if header[position : position + 1] != ";":
+        separator = header[position : position + 1]
+        if separator == ",":
+            yield found
+            found = {}
+        elif separator != ";":
             break
         position += 1
-    return found
+    yield found

@@ -284,6 +284,29 @@ class RunningTest(E2ETestCase):
         upstream.answer = simple(b"", "307 x", "Location: https://cdn.example/blob\r\n")
         self.assertEqual(proxy.client.get("/").headers["location"], "https://cdn.example/blob")
 
+    def test_behind_another_proxy(self) -> None:
+        """Who is trusted says who the client is, in whichever field; nobody else does."""
+        upstream = self.upstream()
+        routes = f'  routes: [{{path: /, upstreams: ["{upstream.url}"]}}]\n'
+        believes = self.proxy("believes", f"  trusted: [127.0.0.1, 10.0.0.0/8]\n{routes}")
+        believes_nobody = self.proxy("nobody", routes)
+        peer = "127.0.0.1"
+        for fields, client, chain, scheme in (
+            ({}, peer, peer, "http"),
+            ({"X_Forwarded_For": "6.6.6.6, 203.0.113.5, 10.1.1.1"}, "203.0.113.5", f"6.6.6.6, 203.0.113.5, 10.1.1.1, {peer}", "http"),
+            ({"X_Forwarded_For": "203.0.113.5", "Forwarded": "for=6.6.6.6"}, "203.0.113.5", f"203.0.113.5, {peer}", "http"),
+            ({"Forwarded": "for=6.6.6.6, for=203.0.113.5;proto=http, for=10.1.1.1"}, "203.0.113.5", peer, "http"),
+            ({"Forwarded": 'for="[2001:db8::1]:4711";proto=https'}, "2001:db8::1", peer, "https"),
+            ({"Forwarded": "for=_hidden;proto=https"}, peer, peer, "https"),
+            ({"X_Real_IP": "203.0.113.5", "X_Forwarded_Proto": "https"}, "203.0.113.5", peer, "https"),
+        ):
+            with self.subTest(fields):
+                for proxy, real, proto in ((believes, client, scheme), (believes_nobody, peer, "http")):
+                    proxy.client.get("/", **fields)
+                    seen = upstream.seen[-1]
+                    names = ("x-real-ip", "x-forwarded-for", "x-forwarded-proto")
+                    self.assertEqual([seen.all(name) for name in names], [[real], [chain], [proto]])
+
     def test_sighup_and_drain(self) -> None:
         old, new = self.upstream(), self.upstream()
         begun = []

@@ -408,4 +408,4 @@ class TLSTest(E2ETestCase):
         self.addCleanup(proxy.stop)
         with self.assertRaises(AssertionError):
             proxy.start()
-        self.assertIn('reverseproxy.routes[0].tls.cafile: found "/nowhere", which cannot be read', proxy.program.output())
+        self.assertIn(r'reverseproxy.routes[0].tls.cafile: found \"/nowhere\", which cannot be read', proxy.program.output())

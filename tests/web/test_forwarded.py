@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from regd.web.forwarded import HEADERS, Forwarded, parse_forwarded, valid_host
+from regd.web.forwarded import HEADERS, Forwarded, forwarded_for, parse_forwarded, valid_host
 
 
 class ForwardedTests(SynchronousTestCase):
@@ -33,6 +33,19 @@ class ForwardedTests(SynchronousTestCase):
             ("proto", "", ""),
         ):
             self.assertEqual(parse_forwarded({"Forwarded": header}), Forwarded(scheme, host), header)
+
+    def test_who_asked_whom(self) -> None:
+        for header, chain in (
+            ("", [""]),
+            ("for=192.0.2.60;proto=http;by=203.0.113.43", ["192.0.2.60"]),
+            ("for=192.0.2.43, For=198.51.100.17", ["192.0.2.43", "198.51.100.17"]),
+            ('for="[2001:db8:cafe::17]:4711";proto=https,for="_gazonk"', ["[2001:db8:cafe::17]:4711", "_gazonk"]),
+            ("proto=https, for=unknown", ["", "unknown"]),
+            ('for="a, for=b"', ["a, for=b"]),
+            # What comes behind something else is not known to be anything.
+            ("for=a b, for=c", ["a"]),
+        ):
+            self.assertEqual(forwarded_for(header), chain, header)
 
     def test_x_forwarded(self) -> None:
         for proto, host, expected in (
@@ -67,6 +80,7 @@ class ForwardedTests(SynchronousTestCase):
         """Nothing in it makes the expression go back and forth."""
         for header in ('a="' + "\\a" * 8000, "a=b;" * 4000, '"' * 16000, "a =" * 5000, " " * 16000):
             parse_forwarded({"Forwarded": header})
+            forwarded_for(header)
 
 
 class HostTests(SynchronousTestCase):
