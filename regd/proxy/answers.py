@@ -89,6 +89,9 @@ def parse_head(block: bytes, method: bytes) -> Head:
     if method == b"HEAD" or status < 200 or status in {204, 304}:
         length = 0
     persistent = b"close" not in connection and (found[1] == b"1" or b"keep-alive" in connection)
+    if codings and found[1] == b"0":
+        # RFC 9112, section 6.1: whoever passed it on may not have understood where it ends.
+        persistent = False
     return Head(status, found[3] or b"", fields, length, persistent and length != UNTIL_CLOSE)
 
 

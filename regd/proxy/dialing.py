@@ -39,6 +39,9 @@ _READ: Final = 128 * 1024
 #: The most that is read of a file with certificates, in bytes: all authorities of the web take a quarter of it.
 _LARGEST_FILE: Final = 1024 * 1024
 
+#: How long one of several addresses has at least to answer, in seconds.
+_LEAST: Final = 2.0
+
 #: With TLS, which has buffers of its own.
 _READ_SECURE: Final = 64 * 1024
 
@@ -187,13 +190,15 @@ class Dialer:
             hosts = await self._addresses(timeout)
         except Exception as error:  # noqa: BLE001 - whatever a resolver raises
             raise CannotConnect(f"its name cannot be resolved: {explain(error)}", late=is_late(error)) from None
-        for host in hosts:
+        for number, host in enumerate(hosts):
             left = deadline - self._reactor.seconds()
             if left <= 0:
                 problem = DeferredTimeout()
                 break
+            # An address that swallows what it is sent leaves time for the others, as in Go.
+            share = min(left, max(left / (len(hosts) - number), _LEAST))
             try:
-                await self._dial(host, protocol, left)
+                await self._dial(host, protocol, share)
             except Exception as error:  # noqa: BLE001 - whatever it is, the next address may do; the last one's error is told
                 problem = error
             else:

@@ -30,6 +30,7 @@ class ParseTests(SynchronousTestCase):
             ([ok, b"Content-Length: 0", b"Connection: x, Close"], b"GET", 0, False),
             ([b"HTTP/1.0 200 OK", b"Content-Length: 0"], b"GET", 0, False),
             ([b"HTTP/1.0 200 OK", b"Content-Length: 0", b"Connection: keep-alive"], b"GET", 0, True),
+            ([b"HTTP/1.0 200 OK", b"Transfer-Encoding: chunked", b"Connection: keep-alive"], b"GET", CHUNKED, False),
             ([b"HTTP/1.1 200", b"Content-Length: 0"], b"GET", 0, True),
             ([b"HTTP/1.1 599 \xe4", b"Content-Length: 0"], b"GET", 0, True),
         ):
