@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from regd.config import CacheUpstream
-from regd.errors import NameInvalid, NameUnknown
+from regd.errors import NameInvalid, NameUnknown, Unsupported
 from regd.names import RepositoryName
 
 __all__ = ["Found", "Upstreams"]
@@ -26,6 +26,9 @@ _HUB: Final = ("docker.io", "registry-1.docker.io", "index.docker.io")
 
 #: Repositories of Docker Hub without an owner are those of its library.
 _HUB_LIBRARY: Final = "library/"
+
+#: What can still be done with a cached repository (RFC 9110, section 15.5.6).
+_READ_METHODS: Final = {"Allow": "GET, HEAD"}
 
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
@@ -42,6 +45,8 @@ class Found(NamedTuple):
 
 class Upstreams:
     """
+    The :class:`~regd.web.namespaces.Namespaces` of a registry that is, in parts, a cache of others.
+
     :param upstreams: those that are configured, each with a prefix of its own.
     """
 
@@ -86,7 +91,7 @@ class Upstreams:
         :raises NameUnknown: when this registry is a cache of Docker Hub, and another one is meant.
         :raises NameInvalid: when the local name is too long.
         """
-        namespace = namespace.lower()
+        namespace = namespace.lower() if namespace.isascii() else "\N{REPLACEMENT CHARACTER}"
         meant = _HUB if namespace in _HUB else (namespace,)
         whole = self._by_prefix.get("")
         if whole is not None:
@@ -111,6 +116,21 @@ class Upstreams:
             return None
         here = self.find(name)
         return name if here is not None and here.upstream is upstream else RepositoryName.parse(f"{upstream.prefix}/{name}")
+
+    def refuse_write(self, name: RepositoryName) -> None:
+        """
+        :raises Unsupported: when the repository is an upstream's.
+        """
+        found = self.find(name)
+        if found is None:
+            return
+        upstream, remote_name = found
+        what = f"what is below {upstream.prefix}/ here" if upstream.prefix else "this registry"
+        here = f", or here under a name that does not begin with {upstream.prefix}/" if upstream.prefix else ""
+        raise Unsupported(
+            f"{what} is a cache of {upstream.remote}, so nothing is pushed to it or deleted from it: push to {remote_name} there{here}",
+            headers=_READ_METHODS,
+        )
 
 
 def _is_name(text: str) -> bool:

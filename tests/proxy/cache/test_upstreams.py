@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from regd.config import CacheUpstream
 from regd.config.proxying import parse_upstream
-from regd.errors import NameInvalid, NameUnknown
+from regd.errors import NameInvalid, NameUnknown, Unsupported
 from regd.names import RepositoryName
 from regd.proxy.cache.upstreams import Upstreams
 
@@ -112,7 +112,7 @@ class NamespaceTests(SynchronousTestCase):
         self.assertIsNone(self.local("grafana/grafana", "docker.io", part))
 
     def test_says_nothing(self) -> None:
-        for namespace in ("", "ghcr.io", "quay.io:80", "registry.lab", "a/b", "..", "docker.io/", "\ufffd", "x" * 5000):
+        for namespace in ("", "ghcr.io", "quay.io:80", "registry.lab", "a/b", "..", "docker.io/", "\ufffd", "\u212aay.io", "x" * 5000):
             self.assertIsNone(self.local("a/b", namespace), namespace)
         self.assertIsNone(Upstreams([]).with_namespace(RepositoryName("a"), "docker.io"))
 
@@ -150,3 +150,25 @@ class NamespaceTests(SynchronousTestCase):
             self.assertIsNotNone(upstreams.find(found))
             self.assertTrue(found == name or found.endswith(f"/{name}"))
             self.assertEqual(RepositoryName.parse(found), found)
+
+
+class WriteTests(SynchronousTestCase):
+    def test_below_a_prefix(self) -> None:
+        error = self.assertRaises(Unsupported, Upstreams([HUB, LAB]).refuse_write, RepositoryName("docker.io/alpine"))
+        self.assertEqual((error.status, error.headers), (405, {"Allow": "GET, HEAD"}))
+        for said in ("https://registry-1.docker.io", "library/alpine there", "does not begin with docker.io/"):
+            self.assertIn(said, error.message)
+
+    def test_everywhere(self) -> None:
+        error = self.assertRaises(Unsupported, Upstreams([upstream("")]).refuse_write, RepositoryName("a/b"))
+        self.assertIn("this registry is a cache of https://registry.example", error.message)
+        self.assertNotIn("or here", error.message)
+
+    def test_local(self) -> None:
+        for name in ("team/app", "docker.io", "docker.iot/x"):
+            Upstreams([HUB, LAB]).refuse_write(RepositoryName(name))
+
+    def test_no_password(self) -> None:
+        secret = CacheUpstream("hub", parse_upstream("https://hub.example"), "user", "hunter2")
+        error = self.assertRaises(Unsupported, Upstreams([secret]).refuse_write, RepositoryName("hub/x"))
+        self.assertNotIn("hunter2", str(error.envelope()))
