@@ -242,6 +242,8 @@ class RegistryService(MultiService):
             workers = await self.group.variables()
             for key in ("cpu_seconds", "peak_memory_bytes", "open_connections", "damaged_files", "refused_changes"):
                 found[key] += sum(worker.get(key, 0) for worker in workers)
+            if "cache" in found:
+                found["cache"] = _counted_together([worker["cache"] for worker in workers if "cache" in worker])
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         # Of workers that have been replaced, and of chores that have been done.
         found["cpu_seconds"] = round(found["cpu_seconds"] + ended.ru_utime + ended.ru_stime, 3)
@@ -269,6 +271,16 @@ def _storage_text(config: Config) -> str:
     if isinstance(storage, NoStorage):
         return "upstreams"
     return storage.rootdirectory if isinstance(storage, FilesystemStorage) else "memory (everything is lost when it stops)"
+
+
+def _counted_together(caches: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """What the caches of several workers have counted. How each of them sees the upstreams stands with the worker."""
+    found: dict[str, dict[str, int]] = {"manifests": {}, "blobs": {}}
+    for cache in caches:
+        for part, counts in found.items():
+            for key, count in cache[part].items():
+                counts[key] = counts.get(key, 0) + count
+    return found
 
 
 def _silent(request: StreamingRequest) -> None:

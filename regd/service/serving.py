@@ -6,6 +6,7 @@ import os
 import resource
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - it is not Python's, and the one that is raised
@@ -14,6 +15,7 @@ from twisted.internet.task import deferLater
 from regd.config import Config, ConfigError, FilesystemStorage, NoStorage
 from regd.maintenance.gate import Gate
 from regd.manifest import Platform
+from regd.proxy.cache.core import PullThroughCache, Remotes
 from regd.proxy.dialing import CannotUseTLS
 from regd.proxy.reverse import ReverseProxy
 from regd.registry.core import Registry
@@ -52,6 +54,19 @@ STREAMS = max(2, os.cpu_count() or 1)
 NICENESS = 7
 
 
+@dataclass(frozen=True, slots=True)
+class _Retired:
+    """
+    What goes with the requests of an earlier configuration.
+
+    :ivar driver: the storage, if that has changed since.
+    :ivar cache: what it fetched for them.
+    """
+
+    driver: Driver | None
+    cache: PullThroughCache | None
+
+
 class Serving:
     """
     Storage, registry and site, made of a configuration.
@@ -68,13 +83,16 @@ class Serving:
         self._access_log = AccessLog(access_stream)
         self._damage = Damage()
         self.driver = make_driver(config, reactor)
-        #: Those of earlier configurations that still have requests, each with the driver that goes with it, if that has changed.
-        self._retired: dict[Dispatcher, Driver | None] = {}
+        #: Those of earlier configurations that still have something to do.
+        self._retired: dict[Dispatcher, _Retired] = {}
         self.config = config
         self._gate: Gate | None = None
         self._dispatcher = Dispatcher(config.http.headers)
         #: What passes requests on, where routes are configured, from the start on.
         self._proxy: ReverseProxy | None = None
+        #: The registries that this one is a cache of, likewise, and the cache.
+        self._remotes: Remotes | None = None
+        self._cache: PullThroughCache | None = None
         self.site = StreamingSite(self._root(), self._log_access, reactor)
 
     def start(self) -> None:
@@ -82,9 +100,10 @@ class Serving:
         Open the storage.
 
         :raises StorageError: when it cannot be used.
-        :raises ConfigError: when a file that a route names cannot be used.
+        :raises ConfigError: when a file that a route or an upstream names cannot be used.
         """
         self._proxy = self._make_proxy(self.config)
+        self._remotes = self._make_remotes(self.config)
         self.driver.start()
         self._set_resource()
 
@@ -94,18 +113,20 @@ class Serving:
         while the process runs (addresses, the driver and its parameters) stays as it was.
 
         :raises StorageError: when the storage cannot be written to, and it is no longer to be only read. Nothing has changed then.
-        :raises ConfigError: when a file that a route names cannot be used, likewise.
+        :raises ConfigError: when a file that a route or an upstream names cannot be used, likewise.
         """
         config, _ = keep(self.config, config)
         driver = self.driver
         proxy = self._make_proxy(config)
+        remotes = self._make_remotes(config)
         if config.storage.maintenance.readonly != self.config.storage.maintenance.readonly and driver.shared:
             # Whether the directory is asked to be writable is decided when a driver starts; so this is another one, on the same files.
             driver = make_driver(config, self._reactor)
             driver.start()
-        self._retire(self._dispatcher, None if driver is self.driver else self.driver)
+        self._retire(self._dispatcher, _Retired(None if driver is self.driver else self.driver, self._cache))
         self.config, self.driver, self._dispatcher = config, driver, Dispatcher(config.http.headers)
         self._proxy, replaced = proxy, self._proxy
+        self._remotes = remotes
         self._set_resource()
         if replaced is not None:
             # The requests that it has are answered all the same.
@@ -129,7 +150,7 @@ class Serving:
         await _within(Deferred.fromCoroutine(self._settle()), SETTLE, self._reactor)
         if self._proxy is not None:
             self._proxy.close()
-        for driver in (*self._retired.values(), self.driver):
+        for driver in (*(retired.driver for retired in self._retired.values()), self.driver):
             if driver is not None:
                 driver.stop()
 
@@ -148,6 +169,7 @@ class Serving:
             "damaged_files": self._damage.count,
             "refused_changes": 0 if self._gate is None else self._gate.refused,
             **({} if self._proxy is None else {"upstreams": self._proxy.variables()}),
+            **({} if self._cache is None else {"cache": self._cache.variables()}),
         }
 
     def _make_proxy(self, config: Config) -> ReverseProxy | None:
@@ -157,6 +179,14 @@ class Serving:
             return ReverseProxy(config, self._reactor)
         except CannotUseTLS as error:
             raise ConfigError(str(error)) from None
+
+    def _make_remotes(self, config: Config) -> Remotes | None:
+        if not config.proxy.upstreams:
+            return None
+        try:
+            return Remotes(config.proxy.upstreams, self._reactor)
+        except CannotUseTLS as error:
+            raise ConfigError(f"proxy: {error}") from None
 
     def _set_resource(self) -> None:
         limits = self.config.http.limits
@@ -176,22 +206,26 @@ class Serving:
         # Where nothing can be pushed nothing is promised, and the directory may not be one that can be written to.
         grace = None if config.storage.maintenance.readonly.enabled else collecting.grace
         registry = Registry(self.driver, self._damage, manifest_rules(config), time.time, self._sleep, gate, grace)
+        remotes = self._remotes
+        cache = self._cache = None if remotes is None else PullThroughCache(remotes, registry, self.driver, self._reactor, time.time)
+        source: PullThroughCache | Registry = registry if cache is None else cache
         urls = Urls(config.http.host, config.http.prefix, config.http.relativeurls, config.reverseproxy.trusts)
         deletable = config.storage.delete.enabled
         routes = Api(
             self._dispatcher,
-            BlobHandlers(registry.blobs, registry.blobs, deletable=deletable),
+            BlobHandlers(source.blobs, registry.blobs, deletable=deletable),
             UploadHandlers(registry, urls, StateSigner(config.http.secret)),
-            ManifestHandlers(registry.manifests, registry.manifests, urls, deletable=deletable),
+            ManifestHandlers(source.manifests, registry.manifests, urls, deletable=deletable),
             ListHandlers(
                 registry.catalog,
-                registry.tags,
-                registry.referrers,
+                source.tags,
+                source.referrers,
                 urls,
                 catalog_limit=config.catalog.maxentries,
                 tags_limit=config.tags.maxtags,
             ),
             lambda: config.storage.maintenance.readonly.enabled,
+            None if cache is None else cache.namespaces,
         ).resource()
         return Root(self._dispatcher, routes, config.http.prefix)
 
@@ -199,19 +233,28 @@ class Serving:
         if not self.config.log.accesslog.disabled:
             self._access_log(request)
 
-    def _retire(self, dispatcher: Dispatcher, driver: Driver | None) -> None:
-        self._retired[dispatcher] = driver
+    def _retire(self, dispatcher: Dispatcher, retired: _Retired) -> None:
+        self._retired[dispatcher] = retired
 
         async def forget() -> None:
             await dispatcher.settle()
-            if self._retired.pop(dispatcher, None) is not None and driver is not None:
-                driver.stop()
+            if retired.cache is not None:
+                await retired.cache.settle()
+            if self._retired.pop(dispatcher, None) is not None and retired.driver is not None:
+                retired.driver.stop()
 
+        if retired.cache is not None:
+            retired.cache.close()
         Deferred.fromCoroutine(forget())
 
     async def _settle(self) -> None:
+        # First of all, because handlers wait for what comes from there.
+        caches = [cache for cache in (*(retired.cache for retired in self._retired.values()), self._cache) if cache is not None]
+        ended = [Deferred.fromCoroutine(cache.finish()) for cache in caches]
         for dispatcher in (*self._retired, self._dispatcher):
             await dispatcher.settle()
+        for one in ended:
+            await one
 
     def _sleep(self, seconds: float) -> Deferred[None]:
         return deferLater(self._reactor, seconds)
