@@ -16,6 +16,7 @@ one whose upstream might not have them, or not give them: it is asked first, wit
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -36,6 +37,9 @@ __all__ = ["CachedBlobs"]
 #: How often a request looks again, when what it had found is gone, or what it waited for was wanted for another repository.
 _TRIES: Final = 5
 
+#: Of how many blobs that are not here a process remembers how long they are, in between a request for the size and one for a part.
+_REMEMBERED: Final = 1024
+
 
 class CachedBlobs:
     """
@@ -52,6 +56,8 @@ class CachedBlobs:
         self._fetches: dict[Digest, Fetch] = {}
         self._running: set[Deferred[None]] = set()
         self._sizes: Coalesced[tuple[RepositoryName, Digest], int | None] = Coalesced()
+        #: How long blobs are, as their upstreams have said.
+        self._known: OrderedDict[Digest, int] = OrderedDict()
         self._closing = False
         self._stopped = False
 
@@ -74,9 +80,12 @@ class CachedBlobs:
         As :meth:`stat`. Of what is here it is promised that it stays; what is not can be had again, as long as the upstream has it.
         """
         origin = self._origins(name)
-        if origin is None or await self._blobs.find(name, digest) is not None:
+        try:
             return await self._blobs.promise(name, digest)
-        return await self._remote_stat(name, digest, origin)
+        except BlobUnknown:
+            if origin is None:
+                raise
+            return await self._remote_stat(name, digest, origin)
 
     async def fetch(self, name: RepositoryName, digest: Digest) -> tuple[Blob, Content | bytes]:
         """
@@ -175,6 +184,10 @@ class CachedBlobs:
             return Blob(digest, fetch.growth.size)
         size = await self._remote_size(name, digest, origin)
         if size is not None:
+            self._known[digest] = size
+            self._known.move_to_end(digest)
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
             return Blob(digest, size)
         # It does not say: there is no other way to know.
         blob, content = await self.fetch(name, digest)
@@ -203,7 +216,8 @@ class CachedBlobs:
         """
         :raises NotInParts: when the upstream gives all or nothing, or this is all.
         """
-        size = (await self._remote_stat(name, digest, origin)).size
+        # Who asks for a part has asked how long the blob is. That does not change; whether its upstream gives it is what the part shows.
+        size = self._known.pop(digest, None) or (await self._remote_stat(name, digest, origin)).size
         if start == 0 and end >= size:
             raise NotInParts
         span = RemoteSpan(origin, digest, size, end)

@@ -20,7 +20,7 @@ from regd.proxy.cache.refusals import refusal
 from regd.proxy.cache.uses import Uses
 from regd.proxy.remote.errors import RemoteError, Wrong
 from regd.registry.blobs import Blobs
-from regd.storage.driver import Appender, Content, Driver, HashState, Interrupted, Missing, StorageError
+from regd.storage.driver import Appender, Content, Driver, Full, HashState, Interrupted, Missing, StorageError
 
 __all__ = ["SMALL", "Fetch", "Keeping", "Tally", "stopping"]
 
@@ -310,6 +310,10 @@ class Fetch:
             if not appender.size:
                 # Clients may ask for any number of blobs that no upstream has.
                 await self._place.throw_away()
+            raise
+        except Full:
+            # What there is room for is of no use to anybody, and others need it.
+            await self._place.throw_away()
             raise
         finally:
             appender.close()

@@ -6,6 +6,7 @@ Time is a test's to let pass. Each process has a clock of its own, so that one t
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import tempfile
@@ -34,7 +35,7 @@ from regd.registry.core import Registry
 from regd.registry.rules import ManifestRules
 from regd.storage import layout
 from regd.storage.damage import Damage
-from regd.storage.driver import Busy, Content, Driver, Interrupted, Missing
+from regd.storage.driver import Busy, Content, Interrupted, Missing
 from regd.storage.filesystem import FilesystemDriver
 from regd.storage.memory import MemoryDriver
 from regd.storage.threads import Inline
@@ -259,12 +260,65 @@ class FakeRemote:
         return self.blobs[request.digest]
 
 
+class Mortal:
+    """What a process uses of the world. When it is dead, nothing that it has asked for is answered."""
+
+    def __init__(self, used: Any, process: Life) -> None:
+        self._used = used
+        self._process = process
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._used, name)
+        if not inspect.iscoroutinefunction(found):
+            return found
+
+        async def asked(*args: Any, **kwargs: Any) -> Any:
+            await self._process.goes_on()
+            result = await found(*args, **kwargs)
+            if hasattr(result, "close"):
+                self._process.has_open(result)
+            await self._process.goes_on()
+            return result
+
+        return asked
+
+
+class Life:
+    """Whether a process lives, and what it has open, which the kernel closes when it dies."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self._open: list[Any] = []
+
+    async def goes_on(self) -> None:
+        if self.over:
+            await Deferred()
+
+    def has_open(self, thing: Any) -> None:
+        self._open.append(thing)
+        if self.over:
+            self.end()
+
+    def end(self) -> None:
+        self.over = True
+        for thing in self._open:
+            if hasattr(thing, "_sink"):
+                # The end of a file. What the dead do after their death is not to meet others, whose descriptors may have the same numbers.
+                thing._sink.close()
+                thing.write = lambda data: None
+                thing._sink.write = thing._sink.sync = thing._sink.close = lambda *args: None
+            else:
+                thing.close()
+        self._open.clear()
+
+
 @dataclass
 class Process:
     """A worker, as far as blobs go."""
 
+    life: Life
     clock: Clock
-    driver: Driver
+    driver: Any
     registry: Registry
     blobs: CachedBlobs
     keeping: Keeping
@@ -329,9 +383,10 @@ class FetchCase(SynchronousTestCase):
     def start(self) -> Process:
         """Another process on the same storage."""
         clock = Clock()
-        driver: Driver = self.memory
+        life = Life()
+        driver: Any = Mortal(self.memory, life)
         if self.on_disk:
-            driver = FilesystemDriver(self.root, InlinePool(clock))
+            driver = Mortal(FilesystemDriver(self.root, InlinePool(clock)), life)
             driver.start()
 
         def sleep(seconds: float = 0) -> Deferred[None]:
@@ -340,15 +395,16 @@ class FetchCase(SynchronousTestCase):
         gate = Gate(driver, sleep, now=clock.seconds)
         registry = Registry(driver, Damage(), ManifestRules(), lambda: self.now, sleep, gate, 3600.0)
         keeping = Keeping(driver, registry.blobs, Uses(driver, lambda: self.now), clock)
-        process = Process(clock, driver, registry, CachedBlobs(keeping, self.origin), keeping)
+        remotes = Mortal(self.remote, life), Mortal(self.second, life)
+        process = Process(life, clock, driver, registry, CachedBlobs(keeping, lambda name: self.origin(name, *remotes)), keeping)
         self.processes.append(process)
         return process
 
-    def origin(self, name: RepositoryName) -> Origin | None:
+    def origin(self, name: RepositoryName, first: Any, second: Any) -> Origin | None:
         if name.startswith("docker.io/"):
-            return Origin(self.remote, name.removeprefix("docker.io/"), "https://registry.example")
+            return Origin(first, name.removeprefix("docker.io/"), "https://registry.example")
         if name.startswith("quay.io/"):
-            return Origin(self.second, name.removeprefix("quay.io/"), "https://second.example")
+            return Origin(second, name.removeprefix("quay.io/"), "https://second.example")
         return None
 
     def end(self, process: Process) -> None:
@@ -365,15 +421,7 @@ class FetchCase(SynchronousTestCase):
     def kill(self, process: Process) -> None:
         """As by kill -9: nothing is said any more, and the kernel closes what was open."""
         process.dead = True
-        for fetch in process.blobs._fetches.values():
-            appender: Any = fetch._download and fetch._download._appender
-            if appender is not None:
-                appender._sink.close()
-                appender.write = lambda data: None
-                # What the dead do after their death is not to meet others, whose descriptors may have the same numbers.
-                appender._sink.write = appender._sink.sync = appender._sink.close = lambda *args: None
-            if fetch.growth is not None:
-                fetch.growth.growing.close()
+        process.life.end()
         self._disconnect(process)
 
     def _disconnect(self, process: Process) -> None:
@@ -491,14 +539,14 @@ class FetchCase(SynchronousTestCase):
     def stored(self, digest: Digest, process: Process | None = None) -> bytes | None:
         driver = (process or self.process).driver
         try:
-            return self.result(driver.read(layout.blob_data(digest), 1 << 30))
+            return bytes(self.result(driver.read(layout.blob_data(digest), 1 << 30)))
         except Missing:
             return None
 
     def fetched(self, digest: Digest) -> bytes | None:
         """What is there of a blob that is being fetched."""
         try:
-            return self.result(self.process.driver.read(layout.fetching(digest), 1 << 30))
+            return bytes(self.result(self.process.driver.read(layout.fetching(digest), 1 << 30)))
         except Missing:
             return None
 
@@ -506,7 +554,7 @@ class FetchCase(SynchronousTestCase):
         return self.result(self.process.registry.blobs.find(name, digest)) is not None
 
     def marked(self, name: RepositoryName, digest: Digest) -> bool:
-        return self.result(self.process.driver.exists(layout.cached(name, digest)))
+        return bool(self.result(self.process.driver.exists(layout.cached(name, digest))))
 
     def push(self, name: RepositoryName, content: bytes, process: Process | None = None) -> Digest:
         """As a client does that pushes it to a local repository."""
@@ -522,7 +570,7 @@ class FetchCase(SynchronousTestCase):
 
         async def try_it() -> bool:
             try:
-                (await self.processes[-1].driver.append(layout.fetching(digest))).close()
+                (await self.process.driver.append(layout.fetching(digest))).close()
             except Busy:
                 return True
             except Missing:

@@ -475,6 +475,7 @@ class FetchTest(FetchCase):
         self.remote.body.feed(60_000)
         self.pass_time()
         self.assertTrue(client.cut)
+        self.assertIsNone(self.fetched(digest))
         self.assert_nothing_open()
         again = self.get(digest)
         self.remote.body.finish()
@@ -489,9 +490,9 @@ class FetchTest(FetchCase):
         async def broken(*args: object, **kwargs: object) -> object:
             raise StorageError("cannot open")
 
-        driver.append = broken  # type: ignore[assignment,method-assign]  # how a disk fails
+        driver.append = broken
         self.assertIsInstance(self.get(digest).refused, StorageError)
-        driver.append = real  # type: ignore[method-assign]  # and works again
+        driver.append = real
         self.assert_nothing_open()
         client = self.get(digest)
         self.remote.body.finish()
@@ -664,6 +665,22 @@ class FetchTest(FetchCase):
         self.assert_got(client, content[50_000:60_000])
         self.assertIsNone(self.stored(digest))
         self.assertIsNone(self.fetched(digest))
+        self.assert_nothing_open()
+
+    def test_a_part_is_one_question_and_one_answer(self) -> None:
+        digest, content = self.offer()
+        for _ in range(2):
+            self.remote.asked.clear()
+            self.assertEqual(self.result(self.process.blobs.stat(NAME, digest)).size, len(content))
+            client = self.get(digest, start=50_000, end=60_000)
+            self.assertEqual([request.method for request in self.remote.asked], ["HEAD", "GET"])
+            self.remote.body.finish()
+            self.pass_time()
+            self.assert_got(client, content[50_000:60_000])
+        # One that its upstream now says is another is not given out.
+        self.result(self.process.blobs.stat(NAME, digest))
+        self.remote.blobs[digest] = content[:-1]
+        self.assertIsInstance(self.get(digest, start=50_000, end=60_000).refused, BadGateway)
         self.assert_nothing_open()
 
     def test_a_part_is_read_from_a_fetch_that_has_come_so_far(self) -> None:

@@ -229,10 +229,6 @@ class FetchMachine(RuleBasedStateMachine):
     def _and_works(self) -> None:
         """No connection, no lock and no file is left open, and whoever asks next gets it."""
         world = self.world
-        if any(process.dead for process in world.processes):
-            # The kernel closes the connections of those.
-            for body in world.remote.bodies:
-                body.close()
         world.assert_nothing_open()
         for digest, content in CONTENTS.items():
             assert not world.is_held(digest)

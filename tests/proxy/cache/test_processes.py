@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from regd.errors import BadGateway, BlobUnknown, Denied
 from regd.names import Digest, RepositoryName
 from regd.proxy.cache.place import Place
@@ -58,7 +56,6 @@ class ProcessesTest(FetchCase):
                 body.feed(died_at)
             self.pass_time(0.1)
             self.kill(dying)
-            body.close()
             self.pass_time(1, 0.01)
             self.assertEqual((self.remote.gets[-1].start, self.remote.gets[-1].end), (died_at, None))
             self.remote.body.finish()
@@ -81,23 +78,12 @@ class ProcessesTest(FetchCase):
         # It waits at the gate.
         for fetch in dying.blobs._fetches.values():
             self.assertIsNone(fetch._download)
-        dying.dead = True
-        self.release_all(digest, dying)
+        self.kill(dying)
         closed.close()
         self.pass_time(2, 0.01)
         self.assert_got(client, content)
         self.assertEqual(len(self.remote.asked), 1)
         self.assertEqual(self.stored(digest), content)
-
-    def release_all(self, digest: Digest, process: object) -> None:
-        """The kernel closes what a process had open; here its appender is not to be had any more but by looking for its descriptor."""
-        path = f"{self.root}/{layout.fetching(digest)}"
-        for name in os.listdir("/proc/self/fd"):
-            try:
-                if os.readlink(f"/proc/self/fd/{name}") == path and _writes(int(name)):
-                    os.close(int(name))
-            except OSError:
-                continue
 
     def test_several_may_take_over_and_one_does(self) -> None:
         digest, content = self.offer()
@@ -109,7 +95,6 @@ class ProcessesTest(FetchCase):
         body.feed(1000)
         self.pass_time()
         self.kill(dying)
-        body.close()
         self.pass_time(1, 0.01)
         self.assertEqual(len(self.remote.gets), 2)
         self.remote.body.finish()
@@ -128,7 +113,6 @@ class ProcessesTest(FetchCase):
         clients = [self.get(digest, process) for process in processes]
         self.pass_time()
         self.kill(self.process)
-        self.remote.body.close()
         for number in range(3):
             self.pass_time(1, 0.01)
             (fetching,) = [process for process in processes if not process.dead and process.blobs._fetches and self.fetches(process)]
@@ -136,7 +120,6 @@ class ProcessesTest(FetchCase):
             self.pass_time()
             self.assertEqual(len(self.fetched_by_anyone(digest)), 10_000 * (number + 1) + 1)
             self.kill(fetching)
-            self.remote.body.close()
         self.assertTrue(all(process.dead for process in processes))
         self.assertFalse(any(client.done for client in (*clients, last)))
         # Nothing is stuck.
@@ -271,7 +254,6 @@ class ProcessesTest(FetchCase):
         self.remote.body.feed(10)
         self.pass_time()
         self.kill(self.process)
-        self.remote.body.close()
         sleeper.dead = False
         self.pass_time(1, 0.01)
         self.assertTrue(client.cut)
@@ -365,10 +347,3 @@ class ProcessesTest(FetchCase):
         with self.assertRaises(Busy):
             self.result(self.process.driver.append(layout.fetching(digest)))
         taken[0].close()  # type: ignore[union-attr]  # the first one has it
-
-
-def _writes(descriptor: int) -> bool:
-    """Whether it is open for writing."""
-    with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as info:
-        flags = next(line for line in info if line.startswith("flags:"))
-    return int(flags.split()[1], 8) & os.O_ACCMODE == os.O_WRONLY
