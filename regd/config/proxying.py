@@ -38,11 +38,14 @@ def parse_upstream(text: str) -> Upstream:
     :raises ValueError: anything else; the message says what is allowed. A path is refused, because requests are passed on under the path
         that the client asked for.
     """
-    if text.startswith("unix:"):
+    if text.startswith("unix:/"):
         return Upstream("http", parse_unix_address(text.removeprefix("unix:")), "localhost")
     found = _URL.match(text)
     if found is None or "@" in found[2]:
         raise ValueError(_ALLOWED)
+    if not found[2].isascii():
+        msg = f"{_ALLOWED}; a name that is not in ASCII in the form that DNS has, xn--..."
+        raise ValueError(msg)
     scheme: Literal["http", "https"] = "https" if found[1].lower() == "https" else "http"
     authority = found[2]
     named = re.search(r":[0-9]*\Z", authority.rpartition("]")[2]) is not None

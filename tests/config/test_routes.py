@@ -75,6 +75,8 @@ class RoutesTests(ConfigCase):
             ("{path: /, upstreams: ['http://u:p@x']}", ".upstreams[0]", "without user"),
             ("{path: /, upstreams: ['http://x/v2/']}", ".upstreams[0]", "path"),
             ("{path: /, upstreams: ['http://x:0']}", ".upstreams[0]", "http://host[:port]"),
+            ("{path: /, upstreams: ['unix:run/x.sock']}", ".upstreams[0]", "unix:/path/of/socket"),
+            ("{path: /, upstreams: ['http://m\u00fcnchen']}", ".upstreams[0]", "xn--"),
             ("{path: /, upstreams: ['http://u', 'http://u']}", "", "each upstream once"),
             (f"{{path: /, {UP}, upstream: x}}", ".upstream", ""),
             (f"{{path: /, {UP}, tls: {{cafile: /x}}}}", "", "an upstream with https://"),
