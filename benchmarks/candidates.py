@@ -19,14 +19,17 @@ from tests.e2e.peers import PROXYING
 from tests.e2e.process import SEARCH_PATH, free_port
 
 __all__ = [
+    "CACHE",
     "CANDIDATES",
     "NGINX",
+    "NGINX_CACHE",
     "NGINX_PROXY",
     "NGINX_REGISTRY",
     "PROXY",
     "PROXY_REGISTRY",
     "REGD",
     "REGISTRY",
+    "REGISTRY_CACHE",
     "Candidate",
     "Place",
     "Start",
@@ -118,6 +121,33 @@ reverseproxy:
   routes:
     - {{path: /v1/, status: 404}}
     - {{path: /v2/, upstreams: ["http://127.0.0.1:{upstream}"]}}
+"""
+
+#: What caches fetch from: the registry's files, by the paths of its API.
+_ORIGIN: Final = """\
+    server {{
+        listen 127.0.0.1:{port};
+        location = /v2/ {{ return 200 "{{}}"; }}
+        location ~ "^/v2/.+/blobs/([a-z0-9]+):(..)(.+)$" {{ alias "{data}/docker/registry/v2/blobs/$1/$2/$2$3/data"; }}
+    }}
+"""
+
+#: nginx as a cache, set up for what the others do: one fetch, and a blob is good for ever.
+_CACHING: Final = """\
+    proxy_cache_path {directory}/cached levels=1:2 keys_zone=blobs:10m max_size=20g inactive=30d use_temp_path=off;
+    server {{
+        listen 127.0.0.1:{port};
+        location /v2/ {{
+            proxy_pass http://127.0.0.1:{upstream};
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_cache blobs;
+            proxy_cache_valid 200 30d;
+            proxy_cache_lock on;
+            proxy_cache_lock_age 300s;
+            proxy_cache_lock_timeout 300s;
+        }}
+    }}
 """
 
 #: One that answers from memory, and so shows what a request costs at least.
@@ -235,7 +265,10 @@ def _start_registry(place: Place) -> list[Start]:
 
 
 def _registry_at(place: Place, port: int) -> Start:
-    path = _write_registry_yml(place, "docker-registry", port)
+    return _registry_with(_write_registry_yml(place, "docker-registry", port), port)
+
+
+def _registry_with(path: str, port: int) -> Start:
     return Start((find("docker-registry") or "docker-registry", "serve", path), port, environment={"OTEL_TRACES_EXPORTER": "none"})
 
 
@@ -278,6 +311,36 @@ def _start_proxy_registry(place: Place) -> list[Start]:
     return [_registry_at(place, upstream), _proxy_at(place, upstream, frozenset({200}))]
 
 
+def _origin_at(place: Place, port: int) -> Start:
+    # What a cache has kept is no part of what it begins with.
+    shutil.rmtree(place.directory / "cached", ignore_errors=True)
+    (place.directory / "cached").mkdir()
+    return replace(_nginx(place, "nginx-origin", _ORIGIN.format(port=port, data=place.data), frozenset({200})), port=port)
+
+
+def _write_cache_yml(place: Place, name: str, upstream: int) -> str:
+    """registry:2's form, which both understand."""
+    path = Path(_write_registry_yml(replace(place, data=place.directory / "cached"), name, place.port))
+    path.write_text(f"{path.read_text(encoding='utf-8')}proxy:\n  remoteurl: http://127.0.0.1:{upstream}\n", encoding="utf-8")
+    return str(path)
+
+
+def _start_cache(place: Place) -> list[Start]:
+    upstream = free_port()
+    return [_origin_at(place, upstream), _regd_at(place, _write_cache_yml(place, "regd", upstream), frozenset({200}))]
+
+
+def _start_registry_cache(place: Place) -> list[Start]:
+    upstream = free_port()
+    return [_origin_at(place, upstream), _registry_with(_write_cache_yml(place, "docker-registry", upstream), place.port)]
+
+
+def _start_nginx_cache(place: Place) -> list[Start]:
+    upstream = free_port()
+    rest = _CACHING.format(directory=place.directory, upstream=upstream, port=place.port)
+    return [_origin_at(place, upstream), _nginx(place, "nginx-cache", rest, frozenset({200}))]
+
+
 def prepare_fixed(place: Place) -> list[Start]:
     """An nginx that answers everything with ``{}``; no candidate, but what the machine can do."""
     return [_nginx(place, "nginx-fixed", _FIXED.format(port=place.port), frozenset({200}))]
@@ -291,10 +354,15 @@ NGINX: Final = Candidate("nginx", ("nginx",), _start_static)
 PROXY: Final = Candidate("regd+nginx", ("nginx",), _start_proxy)
 NGINX_PROXY: Final = Candidate("nginx+nginx", ("nginx",), _start_nginx_proxy)
 PROXY_REGISTRY: Final = Candidate("regd+registry", ("docker-registry",), _start_proxy_registry)
+#: All three before an nginx with files, as caches that begin with nothing.
+CACHE: Final = Candidate("regd-cache", ("nginx",), _start_cache)
+REGISTRY_CACHE: Final = Candidate("registry-cache", ("docker-registry", "nginx"), _start_registry_cache)
+NGINX_CACHE: Final = Candidate("nginx-cache", ("nginx",), _start_nginx_cache)
 
 #: By name, in the order in which they take turns.
 CANDIDATES: Final = {
-    candidate.name: candidate for candidate in (REGD, REGISTRY, NGINX_REGISTRY, NGINX, PROXY, NGINX_PROXY, PROXY_REGISTRY)
+    candidate.name: candidate
+    for candidate in (REGD, REGISTRY, NGINX_REGISTRY, NGINX, PROXY, NGINX_PROXY, PROXY_REGISTRY, CACHE, REGISTRY_CACHE, NGINX_CACHE)
 }
 
 

@@ -32,6 +32,9 @@ _REPEAT: Final = 3.0
 _PUSHED: Final = 64 * _MIB
 _PUSHERS: Final = 2
 
+#: How long a cache has to put away what it has sent, in seconds.
+_KEEPING: Final = 1.0
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -95,6 +98,25 @@ def pull(bench: Bench, *, clients: int) -> Work:
     """Pull the blob of 256 MiB."""
     times = bench.settings.times(24 // clients)
     return in_processes(clients, partial(_pull_client, bench.port, bench.blob(bench.held.large), times))
+
+
+def fetch(bench: Bench, *, clients: int) -> Work:
+    """Pull a blob that the cache does not have, all at once: that of 1 GiB alone, that of 256 MiB together."""
+    digest = bench.held.huge if clients == 1 else bench.held.large
+    return in_processes(clients, partial(_pull_client, bench.port, bench.blob(digest), 1))
+
+
+def cached(bench: Bench, load: Load, digest: str) -> Work:
+    """
+    What ``load`` does with a blob, once the cache has it.
+
+    :param digest: the name of the blob among those that are held.
+    """
+    with Connection(bench.port) as connection:
+        connection.download(bench.blob(getattr(bench.held, digest)))
+    # docker-registry keeps a blob after it has sent it.
+    time.sleep(_KEEPING)
+    return load(bench)
 
 
 def ranges(bench: Bench) -> Work:

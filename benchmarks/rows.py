@@ -8,7 +8,18 @@ from functools import partial
 from typing import Final
 
 from benchmarks import loads
-from benchmarks.candidates import NGINX, NGINX_PROXY, NGINX_REGISTRY, PROXY, PROXY_REGISTRY, REGD, REGISTRY
+from benchmarks.candidates import (
+    CACHE,
+    NGINX,
+    NGINX_CACHE,
+    NGINX_PROXY,
+    NGINX_REGISTRY,
+    PROXY,
+    PROXY_REGISTRY,
+    REGD,
+    REGISTRY,
+    REGISTRY_CACHE,
+)
 from benchmarks.data import EMPTY, SEEDED, Data, repositories, tags
 from benchmarks.loads import Load
 from benchmarks.results import Goal, Unit
@@ -25,6 +36,7 @@ MEMORY: Final = Unit("MiB", 2.0**-20, "s/load", 1.0, digits=0, lower=True)
 
 _ONE: Final = (REGISTRY.name,)
 _BOTH: Final = (REGISTRY.name, NGINX_REGISTRY.name)
+_HITS: Final = partial(loads.cached, load=partial(loads.pull, clients=4), digest="large")
 _MEDIA: Final = ("tmpfs", "disk")
 _COUNTS: Final = (1000, 10_000, 100_000)
 
@@ -66,6 +78,7 @@ _PUSH: Final = (Goal(3, REGISTRY.name, "tmpfs"), Goal(2, REGISTRY.name, "disk"))
 _IMAGES: Final = (Goal(4, REGISTRY.name, "disk"),)
 _AS_FILES: Final = (Goal(1.2, NGINX.name),)
 _PROXIES: Final = (NGINX_PROXY.name,)
+_CACHES: Final = (REGISTRY_CACHE.name, NGINX_CACHE.name)
 _LEVEL: Final = (Goal(1, NGINX_PROXY.name),)
 _A_PAGE: Final = (Goal(0.005),)
 _SOON: Final = (Goal(0.02),)
@@ -140,6 +153,23 @@ ROWS: Final = {
                 subject=PROXY_REGISTRY.name,
             )
             for kind, words in (("fixed", "Content-Length"), ("chunked", "chunked"))
+        ),
+        *(
+            Row(f"cache-{name}", title, BYTES, _CACHES, SEEDED, load, subject=CACHE.name)
+            for name, title, load in (
+                ("miss", "pull a 1 GiB blob that the cache does not have, 1 client", partial(loads.fetch, clients=1)),
+                ("miss-8", "pull a 256 MiB blob that it does not have, 8 clients at once", partial(loads.fetch, clients=8)),
+                ("hit", "pull a 256 MiB blob that it has, 4 clients", _HITS),
+            )
+        ),
+        Row(
+            "cache-small",
+            "GET a 1 KiB blob that the cache has, 32 connections",
+            REQUESTS,
+            _CACHES,
+            SEEDED,
+            partial(loads.cached, load=loads.small_blob, digest="small"),
+            subject=CACHE.name,
         ),
         # An idle daemon knows no medium, and a minute is a minute.
         Row("idle", "CPU of an idle server", IDLE, (), EMPTY, loads.idle, _AT_REST, media=("tmpfs",), pairs=1),
