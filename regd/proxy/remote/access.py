@@ -9,7 +9,7 @@ from typing import Final
 
 from regd.config.caching import CacheUpstream
 from regd.proxy.remote.challenges import Challenge
-from regd.proxy.remote.errors import Denied
+from regd.proxy.remote.errors import Denied, RemoteError
 from regd.proxy.remote.tokens import Realm, Tokens, basic
 
 __all__ = ["BASIC", "Access", "Grant", "Way"]
@@ -86,14 +86,20 @@ class Access:
 
     async def grant(self, way: Way) -> Grant:
         """
-        :raises RemoteError: when there is no token to be had.
+        :raises RemoteError: when there is no token to be had. What was known of this registry is forgotten then: what it asked for once may
+            not be what it asks for now, and it is heard again with the next request.
         """
         if isinstance(way, _Basic):
             return Grant(basic(self._upstream.username, self._upstream.password), fresh=True)
         token = self._tokens.at_hand(way)
         if token is not None:
             return Grant(f"Bearer {token}", fresh=False)
-        return Grant(f"Bearer {await self._tokens.new(way)}", fresh=True)
+        try:
+            return Grant(f"Bearer {await self._tokens.new(way)}", fresh=True)
+        except RemoteError:
+            self._usual = None
+            self._scopes.clear()
+            raise
 
     def drop(self, way: Way, grant: Grant) -> None:
         """The registry did not take this."""

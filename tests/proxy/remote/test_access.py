@@ -119,6 +119,17 @@ class TokenTests(RemoteCase):
         self.assertEqual(remote.variables()["tokens"], 2)
         await self.until(lambda: not realm.realm.open, "no connection to the realm")
 
+    async def test_a_realm_that_is_no_longer_the_one(self) -> None:
+        """What a registry asked for once is not what it is held to: it has moved its realm, or asks for nothing any more."""
+        old, new = Realm(self), Realm(self)
+        remote = self.remote(old.upstream.url)
+        await self.get(remote)
+        old.realm.answer = answers(b"", "404 Not Found")
+        old.good, old.url = new.tokens.__contains__, new.url
+        await self.refused(Unreachable, remote.manifest("other/x", LATEST), "404")
+        await self.get(remote, "other/x")
+        self.assertEqual(len(new.tokens), 1)
+
     async def test_credentials(self) -> None:
         realm = Realm(self)
         self.canaries.append(BASIC.split()[1])
