@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ storage:
 http:
   addr: 127.0.0.1:{port}
   workers: {workers}
-  draintimeout: 5s
+  draintimeout: 1s
   debug: {{addr: "127.0.0.1:{debug}"}}
 proxy:
 {proxy}
@@ -110,6 +111,20 @@ class Cache:
                 os.kill(child, signal.SIGKILL)
         wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), 10, "the workers to end with it")
 
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """
+        :param arguments: what stands between ``regd`` and the configuration.
+        :return: the finished process.
+        """
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("regd")), *arguments, str(self.configuration)],
+            env=clean_environment(self.directory) | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+            timeout=120,
+        )
+
     def manifest(self, name: str, reference: str, **headers: str) -> Any:
         """
         :return: the answer to a GET of a manifest.
@@ -154,6 +169,28 @@ class Cache:
         """
         document: Any = Client(self.debug).get("/debug/vars").json()
         return [worker.get("cache", {}) for worker in document["workers"]]
+
+    def busy(self) -> int:
+        """
+        :return: how many requests to upstreams are under way.
+        """
+        return int(sum(self._numbers("requests")))
+
+    def connections(self) -> int:
+        """
+        :return: how many connections to upstreams, and to where those redirected to, are open.
+        """
+        return int(sum(self._numbers("connections")))
+
+    def resting(self) -> float:
+        """
+        :return: for how long an upstream is not to be asked, in seconds, at most.
+        """
+        return max(self._numbers("resting"), default=0.0)
+
+    def _numbers(self, key: str) -> list[float]:
+        """What every upstream in every worker says under a key."""
+        return [remote[key] for worker in self.vars() for remote in worker["upstreams"].values()]
 
     def workers_talking_to(self, port: int) -> set[int]:
         """
