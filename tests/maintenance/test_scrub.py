@@ -452,6 +452,44 @@ class ScrubSuite(RegistrySuite):
 
     # Leftovers.
 
+    async def cache(self, *contents: bytes) -> None:
+        """Have some content be an upstream's."""
+        for content in contents:
+            await self.driver.write((layout.cached(NAME, Digest.of(content)), b""), durable=False)
+
+    async def test_what_is_cached_may_lack_parts(self) -> None:
+        await self.image()
+        index = index_manifest(image_manifest(LAYER), image_manifest(OTHER))
+        await self.driver.write(
+            (layout.blob_data(Digest.of(index)), index),
+            (layout.revision_link(NAME, Digest.of(index)), Digest.of(index).encode()),
+            (layout.tag_link(NAME, Tag("all")), Digest.of(index).encode()),
+        )
+        await self.driver.delete(layout.layer(NAME, Digest.of(LAYER)))
+        _, findings = await self.scrub()
+        self.assertEqual(len(findings), 2)
+        # One manifest is an upstream's, the other is not, and names the same layer.
+        await self.cache(index)
+        finding = await self.found()
+        self.assertEqual(finding.path, layout.layer_link(NAME, Digest.of(LAYER)))
+        await self.cache(image_manifest(LAYER))
+        await self.well()
+
+    async def test_a_damaged_blob_of_an_upstream(self) -> None:
+        await self.image()
+        await self.cache(CONFIG, LAYER, image_manifest(LAYER))
+        await self.driver.write((layout.blob_data(Digest.of(LAYER)), b"something else"))
+        self.assertEqual((await self.found()).remedy, "--repair moves it aside, so that it is fetched again")
+        progress, _ = await self.scrub(repair=True)
+        self.assertEqual(progress.remaining, 0)
+        self.assertFalse(await self.driver.exists(layout.blob_data(Digest.of(LAYER))))
+        await self.well()
+
+    async def test_strange_marks(self) -> None:
+        await self.image()
+        await self.driver.write((layout.inside(layout.cached_root(NAME, "sha256"), "x"), b""))
+        self.assertEqual((await self.found()).kind, Kind.STRANGE)
+
     async def test_temporary_files(self) -> None:
         upload = await self.registry.uploads.start(NAME)
         await self.image()

@@ -23,14 +23,34 @@ _TRIES: Final = 3
 _PREFIX: Final = 2
 
 
+#: What is said of a damaged blob, and of one that has been moved aside, by who has it.
+_DAMAGED: Final = {
+    "linked": "--repair moves it aside, so that a push mends it",
+    "cached": "--repair moves it aside, so that it is fetched again",
+    "": "no repository has it; --repair moves it aside",
+}
+_ASIDE: Final = {
+    "linked": "pushing it again mends that",
+    "cached": "it is fetched again when it is asked for",
+    "": "no repository has it",
+}
+
+
 class Blobs:
     """
     :param linked: the blobs that repositories link, by :func:`~regd.maintenance.scrub.desk.key`.
     :param aliases: under which other digests repositories have a blob.
+    :param cached: the blobs that can be had from an upstream again, likewise.
     """
 
     def __init__(
-        self, desk: Desk, hasher: Hasher, mender: Mender, linked: AbstractSet[bytes], aliases: Mapping[Digest, AbstractSet[Digest]]
+        self,
+        desk: Desk,
+        hasher: Hasher,
+        mender: Mender,
+        linked: AbstractSet[bytes],
+        aliases: Mapping[Digest, AbstractSet[Digest]],
+        cached: AbstractSet[bytes],
     ) -> None:
         self._desk = desk
         self._driver = desk.driver
@@ -38,6 +58,7 @@ class Blobs:
         self._mender = mender
         self._linked = linked
         self._aliases = aliases
+        self._cached = cached
 
     async def measure(self) -> tuple[int, int]:
         """How many blobs there are, and their bytes; for whoever wants to know how long it will take."""
@@ -80,6 +101,7 @@ class Blobs:
         if not await self._desk.leaf(layout.blob(digest), "data"):
             return
         linked = key(digest) in self._linked
+        home = "cached" if key(digest) in self._cached else "linked" if linked else ""
         aliases = self._aliases.get(digest, frozenset())
         seen = Stat(0, 0)
         size = 0
@@ -89,10 +111,9 @@ class Blobs:
             seen = await self._driver.stat(path)
             wanted = {digest.algorithm, *(alias.algorithm for alias in aliases)}
             size, found = await self._hasher.digests(path, sorted(wanted))
-            remedy = "--repair moves it aside, so that a push mends it" if linked else "no repository has it; --repair moves it aside"
             if found[digest.algorithm] != digest:
                 what = "is empty" if not size else f"has the digest {found[digest.algorithm]}"
-                return Finding(path, what, remedy)
+                return Finding(path, what, _DAMAGED[home])
             wrong = sorted(alias for alias in aliases if found[alias.algorithm] != alias)
             if wrong:
                 return Finding(path, f"is linked as {wrong[0]}, which is not its digest", "left alone; push that again")
@@ -104,10 +125,8 @@ class Blobs:
             for _ in range(_TRIES):
                 if await self._mender.aside(digest, seen):
                     where = f"moved aside to {layout.damaged(digest)}"
-                    if linked:
-                        return Finding(path, finding.what, f"{where}; pushing it again mends that")
-                    # Where nobody misses it, that was all there was to do.
-                    return Finding(path, finding.what, f"{where}; no repository has it", mended=True)
+                    # Where nobody misses it, or it comes by itself, that was all there was to do.
+                    return Finding(path, finding.what, f"{where}; {_ASIDE[home]}", mended=home != "linked")
                 again = await look()
                 if again is None:
                     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,6 +22,7 @@ from regd.storage.links import BadLink, check_link, parse_link
 
 __all__ = ["Repositories"]
 
+_CACHE: Final = "_cache"
 _LAYERS: Final = "_layers"
 _MANIFESTS: Final = "_manifests"
 _REFERRERS: Final = "_referrers"
@@ -56,10 +58,12 @@ class Repositories:
     :param sparse: whether the configuration lets an index name images that are not here.
     :ivar linked: the blobs that any repository links, by :func:`~regd.maintenance.scrub.desk.key`.
     :ivar aliases: what blobs that are kept under another algorithm are linked as, by the blob.
+    :ivar cached: the blobs that came from an upstream, and can be had from there again; likewise.
     """
 
     def __init__(self, desk: Desk, mender: Mender, *, sparse: bool) -> None:
         self.linked: set[bytes] = set()
+        self.cached: set[bytes] = set()
         self.aliases: dict[Digest, set[Digest]] = {}
         self._desk = desk
         self._driver = desk.driver
@@ -91,6 +95,10 @@ class Repositories:
 
     async def gather(self, name: RepositoryName) -> None:
         """Learn which blobs a repository links, without looking at more than names; for a scrub that goes on behind it."""
+        for algorithm in await self._desk.names(layout.cached_root(name)):
+            for entry in await self._desk.names(layout.cached_root(name, algorithm)):
+                with suppress(DigestInvalid):
+                    self.cached.add(key(Digest.parse(f"{algorithm}:{entry}")))
         for place, link in ((layout.layers, layout.layer_link), (layout.revisions, layout.revision_link)):
             for algorithm in await self._desk.names(place(name)):
                 for entry in await self._desk.names(place(name, algorithm)):
@@ -115,8 +123,9 @@ class Repositories:
         if not own:
             return False
         for entry in own:
-            if entry not in {_LAYERS, _MANIFESTS, _REFERRERS, _UPLOADS}:
+            if entry not in {_CACHE, _LAYERS, _MANIFESTS, _REFERRERS, _UPLOADS}:
                 desk.strange(layout.inside(layout.repository(name), entry), "nothing that is known in a repository")
+        await self._marks(name)
         await self._layers(name, held)
         await self._revisions(name, held)
         for revision, target in held.manifests:
@@ -127,6 +136,13 @@ class Repositories:
         await self._temporary(name)
         return True
 
+    async def _marks(self, name: RepositoryName) -> None:
+        """What says that content came from an upstream. The content may be on its way, or have gone: that is no matter."""
+        for algorithm in await self._desk.algorithms(layout.cached_root(name)):
+            async for digest in self._desk.digests(layout.cached_root(name, algorithm), algorithm):
+                await self._desk.breathe()
+                self.cached.add(key(digest))
+
     # Links to content.
 
     async def _layers(self, name: RepositoryName, held: _Held) -> None:
@@ -134,18 +150,18 @@ class Repositories:
             async for digest in self._desk.digests(layout.layers(name, algorithm), algorithm):
                 await self._desk.step()
                 if await self._desk.leaf(layout.layer(name, digest), "link"):
-                    await self._content_link(layout.layer_link(name, digest), digest, held.layers)
+                    await self._content_link(name, layout.layer_link(name, digest), digest, held.layers)
 
     async def _revisions(self, name: RepositoryName, held: _Held) -> None:
         for algorithm in await self._desk.algorithms(layout.revisions(name)):
             async for digest in self._desk.digests(layout.revisions(name, algorithm), algorithm):
                 await self._desk.step()
                 if await self._desk.leaf(layout.revision(name, digest), "link"):
-                    target = await self._content_link(layout.revision_link(name, digest), digest, held.revisions)
+                    target = await self._content_link(name, layout.revision_link(name, digest), digest, held.revisions)
                     if target is not None:
                         held.manifests.append((digest, target))
 
-    async def _content_link(self, path: Path, digest: Digest, held: set[bytes]) -> Digest | None:
+    async def _content_link(self, name: RepositoryName, path: Path, digest: Digest, held: set[bytes]) -> Digest | None:
         """
         Look at a link that stands under the digest of what it points to.
 
@@ -162,7 +178,8 @@ class Repositories:
                 there = await self._is_there(digest)
                 return Finding(path, found.what, _MENDABLE if there else f"what it stands for is not there either; {_PUSH}")
             target = found
-            if await self._is_there(found):
+            # What is cached is fetched again when it is asked for.
+            if await self._is_there(found) or await self._is_cached(name, digest):
                 return None
             return Finding(path, "what it links is not there", _PUSH)
 
@@ -189,6 +206,9 @@ class Repositories:
             return False
         # What is in it, the blobs' turn will tell.
         return found.size > 0 or digest == Digest.of(b"", digest.algorithm)
+
+    async def _is_cached(self, name: RepositoryName, digest: Digest) -> bool:
+        return key(digest) in self.cached and await self._driver.exists(layout.cached(name, digest))
 
     # Manifests.
 
@@ -217,10 +237,12 @@ class Repositories:
 
     async def _refers(self, name: RepositoryName, revision: Digest, manifest: Manifest, held: _Held) -> None:
         """Look at what a manifest refers to."""
-        for blob in manifest.blobs:
+        # One that came from an upstream is there without what nobody has asked for yet, or not for long.
+        cached = await self._is_cached(name, revision)
+        for blob in () if cached else manifest.blobs:
             if not (blob.media_type in FOREIGN_LAYERS and blob.urls):
                 await self._needed(name, blob.digest, held.layers, revision, layout.layer_link(name, blob.digest))
-        if not self._sparse:
+        if not (self._sparse or cached):
             for child in manifest.manifests:
                 # registry:2.1 wrote the links of manifests among those of layers.
                 if key(child.digest) not in held.layers:

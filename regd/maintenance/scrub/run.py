@@ -163,7 +163,7 @@ class Scrub:
         repositories = Repositories(desk, mender, sparse=self._orders.sparse)
         await self._repositories(repositories, desk)
         if progress.stage is Stage.BLOBS:
-            await self._blobs(Blobs(desk, hasher, mender, repositories.linked, repositories.aliases), desk)
+            await self._blobs(Blobs(desk, hasher, mender, repositories.linked, repositories.aliases, repositories.cached), desk)
         await Leftovers(desk).check()
         progress.stage = Stage.DONE
         await self._mark(progress)
