@@ -160,9 +160,11 @@ class Keeping:
             return
         # An upstream's manifest that a local one leads to is as good as local.
         local = self._graph.below(digest for digest in self._graph.nodes if digest not in self._lent)
+        own = self._held() - self._lent
         for digest in sorted(self._lent & self._graph.nodes.keys() - local):
             node = self._graph.nodes.pop(digest)
-            self._needed.update(name for name in node.names() if name not in self._lent)
+            # What is not here may be cached elsewhere, and goes by its use there.
+            self._needed.update(own.intersection(node.names()))
             self._tell(digest, node)
 
     async def _dead(self) -> set[bytes]:

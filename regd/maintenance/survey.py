@@ -110,8 +110,9 @@ class Survey:
         return self._used[self._places[digest]]
 
     def size(self, digest: bytes) -> int:
-        """Its size in bytes; 0 where there is none."""
-        return self._sizes[self._places[digest]]
+        """Its size in bytes; 0 where there is none, or where it came later."""
+        place = self._places.get(digest)
+        return 0 if place is None else self._sizes[place]
 
     async def add(self, name: RepositoryName) -> None:
         """
