@@ -19,8 +19,9 @@ from regd.storage.driver import Interrupted
 
 __all__ = ["NotInParts", "RemoteSpan"]
 
-#: The upstream waits while so many bytes wait for the client (promise P1).
-_HIGH_WATER: Final = 64 * 1024
+#: The upstream waits while so many bytes wait for the client. With one more read of its socket, of up to 192 KiB, this stays below what
+#: promise P1 allows.
+_HIGH_WATER: Final = 32 * 1024
 
 #: How often an upstream that breaks off is asked for the rest.
 _TRIES: Final = 3
