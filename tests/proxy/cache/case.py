@@ -302,13 +302,11 @@ class Life:
     def end(self) -> None:
         self.over = True
         for thing in self._open:
+            thing.close()
             if hasattr(thing, "_sink"):
                 # The end of a file. What the dead do after their death is not to meet others, whose descriptors may have the same numbers.
-                thing._sink.close()
                 thing.write = lambda data: None
-                thing._sink.write = thing._sink.sync = thing._sink.close = lambda *args: None
-            else:
-                thing.close()
+                thing._sink.write = thing._sink.sync = lambda *args: None
         self._open.clear()
 
 
