@@ -28,7 +28,7 @@ from regd.proxy.cache.origins import Origin, Origins
 from regd.proxy.cache.refusals import refusal
 from regd.proxy.cache.spans import NotInParts, RemoteSpan
 from regd.proxy.coalesce import Coalesced
-from regd.proxy.remote.errors import RemoteError
+from regd.proxy.remote.errors import RemoteError, Wrong
 from regd.registry.blobs import Blob
 from regd.storage.driver import Content
 
@@ -123,6 +123,15 @@ class CachedBlobs:
         origin = self._origins(name)
         if origin is None:
             return await self._blobs.open(name, digest, start, end)
+        content = await self._open(name, digest, origin, start, end)
+        if content.size < end:
+            # The upstream has said that it is longer, and the client may have been told.
+            content.close()
+            raise self._refusal(Wrong(""), digest, origin)
+        return content
+
+    async def _open(self, name: RepositoryName, digest: Digest, origin: Origin, start: int, end: int) -> Content:
+        """As :meth:`open`, of a cached repository."""
         for _ in range(_TRIES):
             if await self._blobs.find(name, digest) is not None:
                 self._uses.note(name, digest)

@@ -677,7 +677,8 @@ class FetchTest(FetchCase):
             self.remote.body.finish()
             self.pass_time()
             self.assert_got(client, content[50_000:60_000])
-        # One that its upstream now says is another is not given out.
+        # One that was said to be longer than it is, or is said to be another now, is not given out.
+        self.assertIsInstance(self.get(digest, start=99_000, end=100_001).refused, BadGateway)
         self.result(self.process.blobs.stat(NAME, digest))
         self.remote.blobs[digest] = content[:-1]
         self.assertIsInstance(self.get(digest, start=50_000, end=60_000).refused, BadGateway)
