@@ -107,6 +107,22 @@ class EvictionTest(E2ETestCase):
         self.pull(cache, "hub.test/collected", image)
         self.assertEqual(self.origin.count("GET", image.layers[0]), 1, "what is cached is no garbage")
 
+    def test_scrub(self) -> None:
+        image = self.origin.put_image("scrubbed", "1", [noise(2 * MB)])
+        cache = self.cache("{maxsize: 1GB}")
+        self.pull(cache, "hub.test/scrubbed", image)
+        self.origin.put_image("partly", "1", [noise(1000)])
+        cache.manifest("hub.test/partly", "1")
+        done = cache.command("scrub")
+        self.assertEqual((done.returncode, "strange, and left alone: 0" in done.stdout + done.stderr), (0, True), done.stdout + done.stderr)
+
+        damaged = blob_file(cache.data, image.layers[0])
+        damaged.write_bytes(b"x" + damaged.read_bytes()[1:])
+        self.assertEqual(cache.command("scrub").returncode, 1)
+        cache.command("scrub", "--repair")
+        self.pull(cache, "hub.test/scrubbed", image)
+        self.assertEqual(self.origin.count("GET", image.layers[0]), 2, "it is fetched again")
+
 
 class OldCacheTest(E2ETestCase):
     """registry:2's own form, on the file and the directory that Debian's docker-registry had as a cache."""
