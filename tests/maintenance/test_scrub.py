@@ -490,6 +490,14 @@ class ScrubSuite(RegistrySuite):
         await self.driver.write((layout.inside(layout.cached_root(NAME, "sha256"), "x"), b""))
         self.assertEqual((await self.found()).kind, Kind.STRANGE)
 
+    async def test_the_trash_of_a_collection_that_has_ended(self) -> None:
+        await self.image()
+        number = layout.trash("run", 1)
+        await self.driver.write((layout.inside(number, "data"), b"left"))
+        self.assertEqual((await self.found()).path, layout.trash())
+        await self.driver.delete(number)
+        await self.well()
+
     async def test_temporary_files(self) -> None:
         upload = await self.registry.uploads.start(NAME)
         await self.image()

@@ -45,7 +45,9 @@ class Leftovers:
             except Busy:
                 return None
             try:
-                empty = path == layout.trash() and not await self._driver.scan(path)
+                # The directory of a run stays, with nothing in it.
+                runs = await self._driver.scan(path) if path == layout.trash() else ()
+                empty = path == layout.trash() and not any([await self._desk.names(layout.trash(run)) for run in runs])
             finally:
                 held.close()
             return None if empty else Finding(path, what, "the next collection removes it, and so does --repair", Kind.LEFTOVER)
