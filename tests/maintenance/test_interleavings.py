@@ -20,6 +20,7 @@ from regd.maintenance.collector import Orders
 from regd.manifest import OCI_IMAGE, OCI_INDEX
 from regd.names import Digest, RepositoryName, Tag
 from regd.registry.core import Registry
+from regd.storage import layout
 from regd.storage.damage import Damage
 from tests.maintenance.stepping import Task, finish
 from tests.maintenance.worlds import Clock, Collecting, World, process, without_time
@@ -99,6 +100,21 @@ def push(content: bytes, name: RepositoryName = NAME) -> Step:
     return step
 
 
+def fetch(content: bytes, manifest: bytes = b"") -> Step:
+    """
+    :return: Content of an upstream, in the other repository.
+    """
+
+    async def step(registry: Registry) -> None:
+        for one in filter(None, (content, manifest)):
+            await registry.blobs._driver.write((layout.cached(OTHER, Digest.of(one)), b""), durable=False)
+        await push(content, OTHER)(registry)
+        if manifest:
+            await registry.manifests.keep(OTHER, manifest, Digest.of(manifest), Tag("t"))
+
+    return step
+
+
 def put(content: bytes, tag: str = "") -> Step:
     async def step(registry: Registry) -> None:
         await registry.manifests.put(NAME, Tag(tag) if tag else Digest.of(content), content)
@@ -162,6 +178,8 @@ OLD = 3 * GRACE
 AT_ONCE = Orders(0.0)
 WHAT_IS_OLD = Orders(GRACE)
 UNTAGGED = Orders(GRACE, untagged=True)
+#: Wherever something has a mark, and has not been wanted since, it goes.
+EVICT = Orders(GRACE, garbage=False, prefixes=("",), maxsize=1)
 
 IMAGE = image(LAYER)
 INDEX = index(IMAGE)
@@ -210,6 +228,10 @@ SCENES = {
     "push": Scene((), OLD, WHAT_IS_OLD, push(LAYER), (has(LAYER),)),
     "push of what is there": Scene((push(LAYER, OTHER),), OLD, WHAT_IS_OLD, push(LAYER), (has(LAYER),)),
     "push of what is linked": Scene((push(LAYER),), OLD, WHAT_IS_OLD, push(LAYER), (has(LAYER),)),
+    # What another repository has from an upstream, and is to lose, however young it is.
+    "mount of what is cached": Scene((fetch(LAYER),), 1, EVICT, mount(LAYER), (has(LAYER),)),
+    "push of what is cached": Scene((fetch(LAYER),), 1, EVICT, push(LAYER), (has(LAYER),)),
+    "put of what is cached": Scene((fetch(LAYER, IMAGE), push(LAYER)), 1, EVICT, put(IMAGE, "t"), (has(LAYER), has_manifest(IMAGE, "t"))),
 }
 
 
