@@ -139,28 +139,29 @@ class Cache:
         """
         :return: the digests of all blobs in the storage, manifests included.
         """
-        return {f"{path.parent.parent.parent.name}:{path.parent.name}" for path in self._tree.glob("blobs/*/*/*/data")}
+        return {f"{path.parent.parent.parent.name}:{path.parent.name}" for path in _below(self._tree, "blobs/*/*/*/data")}
 
     def links(self, name: str) -> set[str]:
         """
         :return: the links of a repository: to layers, to revisions and of tags, by their path in it.
         """
         root = self._tree / "repositories" / name
-        return {str(path.parent.relative_to(root)) for path in root.glob("_*/**/link")}
+        return {str(path.parent.relative_to(root)) for path in _below(root, "_*/**/link")}
 
     def tags(self, name: str) -> set[str]:
         """
         :return: the tags that are kept.
         """
-        return {path.name for path in (self._tree / "repositories" / name / "_manifests" / "tags").glob("*")}
+        return {path.name for path in _below(self._tree / "repositories" / name / "_manifests" / "tags", "*")}
 
     def fetching(self) -> dict[str, int]:
         """
         :return: how much has been kept of what is not whole yet, by digest.
         """
         found = {}
-        for path in self.data.rglob("fetching/*/*/data"):
-            found[f"{path.parent.parent.name}:{path.parent.name}"] = path.stat().st_size
+        for path in _below(self.data / "regd" / "fetching", "*/*/data"):
+            with contextlib.suppress(FileNotFoundError):
+                found[f"{path.parent.parent.name}:{path.parent.name}"] = path.stat().st_size
         return found
 
     def vars(self) -> list[dict[str, Any]]:
@@ -238,3 +239,12 @@ def _sockets(pid: int) -> set[str]:
         if match:
             found.add(match[1])
     return found
+
+
+def _below(directory: Path, pattern: str) -> list[Path]:
+    """
+    What matches, in a directory that the daemon may be removing things from.
+    """
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return list(directory.glob(pattern))
