@@ -359,7 +359,7 @@ class CachedManifests:
         except RemoteError as error:
             self._counts.failed += 1
             if not rests and not isinstance(error, NotThere):
-                self._log.warn("{name} ({reference}): {error}", name=name, reference=reference, error=error)
+                self._log.warn("what {name} ({reference}) means could not be asked: {error}", name=name, reference=reference, error=error)
             raise
         finally:
             if held is not None:
