@@ -105,6 +105,17 @@ def debug_address(found: str) -> TCPAddress | None:
     return parse_tcp_address(found) if found else None
 
 
+def metrics_path(found: str) -> str:
+    """``http.debug.prometheus.path``; empty is the default."""
+    if not found:
+        return "/metrics"
+    own = found.startswith("/debug/") or found in {"/livez", "/readyz"}
+    if not _PREFIX.fullmatch(f"{found}/") or {".", ".."} & set(found.split("/")) or own:
+        msg = "a path that starts with / and does not end with it, of letters, digits and . _ ~ -, such as /metrics, and no page that is there"
+        raise ValueError(msg)
+    return found
+
+
 def listen_address(found: str) -> TCPAddress:
     """``http.addr``; empty is the default."""
     return parse_tcp_address(found) if found else DEFAULT_ADDRESS

@@ -12,7 +12,6 @@ __all__ = ["FOREIGN"]
 
 _REDIS = "redis is not used; regd needs no cache that processes share"
 _TLS = "this version does not speak TLS; it belongs to the proxy in front"
-_PROMETHEUS = "this version has no page of metrics"
 _HEALTH = "this version makes no checks at intervals; http.debug.addr serves /debug/health"
 _NOTIFICATIONS = "this version sends no notifications"
 _EXEC = "no program is asked for credentials; they are proxy.username and proxy.password"
@@ -85,8 +84,6 @@ FOREIGN: tuple[Row, ...] = (
     ),
     Ignored("http.tls.minimumtls", _TLS),
     Ignored("http.tls.ciphersuites", _TLS, inner=(Inner(""), Inner("[]"))),
-    Ignored("http.debug.prometheus.enabled", _PROMETHEUS, harmless=("false",)),
-    Ignored("http.debug.prometheus.path", _PROMETHEUS, switch="enabled"),
     Ignored("http.h2c.enabled", "regd speaks HTTP/1.1", harmless=("false",)),
     Ignored("notifications.events.includereferences", _NOTIFICATIONS, harmless=("false",)),
     Ignored(

@@ -83,6 +83,8 @@ HEADERS: Key[Mapping[str, tuple[str, ...]]] = Key("http.headers", checks.header_
 DRAINTIMEOUT = Key("http.draintimeout", duration(), 0.0)
 WORKERS: Key[int | None] = Key("http.workers", checks.worker_count(), None)
 DEBUG_ADDR: Key[TCPAddress | None] = Key("http.debug.addr", from_text(checks.debug_address, lambda addr: str(addr or "none")), None)
+PROMETHEUS_ENABLED = Key("http.debug.prometheus.enabled", boolean(), default=False)
+PROMETHEUS_PATH = Key("http.debug.prometheus.path", from_text(checks.metrics_path), "/metrics")
 #: What is there already, but not its end, counts too; so an upper limit on the limit keeps promise P1.
 LIMITS_LINE = Key("http.limits.line", size(1024, 64 * 1024, "16KiB"), Limits().line)
 LIMITS_HEADER = Key("http.limits.header", size(1024, 64 * 1024, "16KiB"), Limits().header)
@@ -154,6 +156,8 @@ OBEYED: tuple[Key[Any], ...] = (
     DRAINTIMEOUT,
     WORKERS,
     DEBUG_ADDR,
+    PROMETHEUS_ENABLED,
+    PROMETHEUS_PATH,
     LIMITS_LINE,
     LIMITS_HEADER,
     LIMITS_FIELDS,

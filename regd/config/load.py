@@ -28,6 +28,7 @@ from regd.config.model import (
     Maintenance,
     ManifestValidation,
     NoStorage,
+    Prometheus,
     ReadOnly,
     ReverseProxy,
     Storage,
@@ -277,9 +278,17 @@ def _http(reading: _Reading) -> HTTP:
         headers=get(keys.HEADERS),
         draintimeout=get(keys.DRAINTIMEOUT),
         workers=get(keys.WORKERS),
-        debug=Debug(get(keys.DEBUG_ADDR)),
+        debug=_debug(reading),
         limits=Limits(get(keys.LIMITS_LINE), get(keys.LIMITS_HEADER), get(keys.LIMITS_FIELDS)),
     )
+
+
+def _debug(reading: _Reading) -> Debug:
+    addr, prometheus = reading.get(keys.DEBUG_ADDR), Prometheus(reading.get(keys.PROMETHEUS_ENABLED), reading.get(keys.PROMETHEUS_PATH))
+    if addr is None and prometheus.enabled:
+        key = keys.PROMETHEUS_ENABLED
+        reading.warnings.append(f"{key.path} ({_origin(reading, key)}): nothing to do without http.debug.addr, which serves the page")
+    return Debug(addr, prometheus)
 
 
 def _has_routes(reading: _Reading) -> bool:

@@ -34,6 +34,7 @@ __all__ = [
     "Network",
     "NoStorage",
     "Platform",
+    "Prometheus",
     "ReadOnly",
     "ReverseProxy",
     "Storage",
@@ -156,10 +157,22 @@ class Storage:
 
 
 @dataclass(frozen=True)
+class Prometheus:
+    """``http.debug.prometheus``: the page of metrics.
+
+    :ivar path: where it is; begins with ``/``, and belongs to no other page of the listener.
+    """
+
+    enabled: bool = False
+    path: str = "/metrics"
+
+
+@dataclass(frozen=True)
 class Debug:
-    """``http.debug``: the listener for operators; ``None`` when there is none."""
+    """``http.debug``: the listener for operators; its address is ``None`` when there is none."""
 
     addr: TCPAddress | None
+    prometheus: Prometheus = field(default_factory=Prometheus)
 
 
 @dataclass(frozen=True)

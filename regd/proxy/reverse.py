@@ -154,6 +154,7 @@ class ReverseProxy(Leaf):
         return None
 
     def _forward(self, request: StreamingRequest, forwarding: Forwarding) -> None:
+        request.route = "proxied"
         target, authority = request.uri, None
         if not target.startswith(b"/"):
             # In absolute form: what it names counts, and not Host (RFC 9112, section 3.2.2).

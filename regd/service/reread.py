@@ -38,7 +38,8 @@ def keep(running: Config, wanted: Config) -> tuple[Config, tuple[str, ...]]:
 
     :returns: the configuration, and the keys of which the running one's value stays until a restart.
     """
-    http = replace(wanted.http, addr=running.http.addr, debug=running.http.debug, workers=running.http.workers)
+    debug = replace(wanted.http.debug, addr=running.http.debug.addr)
+    http = replace(wanted.http, addr=running.http.addr, debug=debug, workers=running.http.workers)
     storage = replace(wanted.storage, driver=running.storage.driver)
     stays = tuple(key for key, value in _FIXED if value(running) != value(wanted))
     if "storage" in stays:

@@ -34,12 +34,14 @@ class Dispatcher:
     Runs handlers.
 
     :param headers: ``http.headers``: fields of every answer, each with its values.
+    :param storage_failed: called with each failure of the storage that a request has met.
     """
 
     _log = Logger()
 
-    def __init__(self, headers: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(self, headers: Mapping[str, tuple[str, ...]], storage_failed: Callable[[StorageError], None] = lambda error: None) -> None:
         self._common = CommonFields(headers)
+        self._tell_storage_failed = storage_failed
         self._running: set[Deferred[None]] = set()
 
     def answering(self, handler: Callable[[], Awaitable[Response]]) -> IResource:
@@ -103,6 +105,7 @@ class Dispatcher:
             request.loseConnection()
 
     def _storage_failed(self, request: StreamingRequest, error: StorageError) -> RegistryError:
+        self._tell_storage_failed(error)
         self._log.error("{method} {uri}: {error}", method=_text(request.method), uri=_text(request.uri), error=error)
         if isinstance(error, Full):
             return OutOfSpace(headers=_RETRY_AFTER)

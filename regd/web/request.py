@@ -23,6 +23,7 @@ time to read it (RFC 9112, section 9.6).
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from typing import Any, AnyStr, Final
 from urllib.parse import parse_qs
@@ -73,6 +74,8 @@ class StreamingRequest(PreparedRequest):
     """
     A request whose body is :attr:`body`, not ``content``, which stays ``None``.
 
+    :ivar began: when its head was in, in seconds of a clock that only goes on.
+    :ivar route: the name of the endpoint that answers, as the routes call it; empty where none does.
     """
 
     site: Any
@@ -81,6 +84,8 @@ class StreamingRequest(PreparedRequest):
     _body: RequestBody | None = None
     _length: int | None = -1
     _begun = False
+    began = 0.0
+    route = ""
     _log = Logger()
 
     #: Called when the connection was lost before the answer was complete; for one who answers.
@@ -99,6 +104,11 @@ class StreamingRequest(PreparedRequest):
     def bodiless(self) -> bool:
         """Whether it has no body, or, as long as its headers are not in, none yet."""
         return self._length in {0, -1}
+
+    @property
+    def received(self) -> int:
+        """How many bytes of the body have come."""
+        return 0 if self._body is None else self._body.received
 
     @property
     def ended(self) -> bool:
@@ -123,6 +133,7 @@ class StreamingRequest(PreparedRequest):
     def begin(self, command: bytes, path: bytes, version: bytes) -> None:
         """Handle the request: what ``requestReceived`` does, without looking for form fields in a body."""
         self._begun = True
+        self.began = time.perf_counter()
         self.method, self.uri, self.clientproto = command, path, version
         absolute = None if path.startswith(b"/") else _ABSOLUTE.match(path)
         if absolute is not None:

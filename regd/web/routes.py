@@ -89,6 +89,7 @@ class Routes(Leaf):
         found = self.find(request.method, path)
         if found is None:
             return None
+        request.route = found[0]
         resource: IResource = self._app.execute_endpoint(found[0], request, **found[1])
         return resource
 

@@ -58,5 +58,9 @@ class Root(Leaf):
                 return answer
 
             return self._dispatcher.answering(refuse).render(request)
+        found = self._routes.find(request.method, path[self._offset :].decode("utf-8"))
+        if found is not None:
+            # Klein calls the same endpoint, and does not say so.
+            request.route = found[0]
         request.prepath, request.postpath = [], path[len(self._prefix) :].split(b"/")
         return self._routes.render(request)
