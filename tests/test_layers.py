@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # Its routes, upstreams and time-outs are the configuration's values; what it does not do itself, the channel of web does.
     # Its cache keeps what it fetches by the registry's rules, and in its storage.
     "proxy": frozenset({"config", "web", "registry", "storage", "manifest", "names", "errors", "pace"}),
-    "workers": frozenset({"web", "processes"}),
+    "workers": frozenset({"web", "telemetry", "processes"}),
     "service": frozenset(
         {
             *("workers", "proxy", "web", "telemetry", "registry", "maintenance", "storage", "config", "manifest", "names", "errors"),

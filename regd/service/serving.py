@@ -6,7 +6,7 @@ import os
 import resource
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - it is not Python's, and the one that is raised
@@ -20,6 +20,7 @@ from regd.proxy.dialing import CannotUseTLS
 from regd.proxy.reverse import ReverseProxy
 from regd.registry.core import Registry
 from regd.registry.rules import ManifestRules
+from regd.service.measuring import Meter, collect_cache
 from regd.service.reread import keep
 from regd.storage.damage import Damage
 from regd.storage.driver import Driver
@@ -28,6 +29,7 @@ from regd.storage.memory import MemoryDriver
 from regd.storage.threads import PoolThreads
 from regd.telemetry.access import AccessLog
 from regd.telemetry.lines import LineStream
+from regd.telemetry.samples import Samples
 from regd.web.api import Api
 from regd.web.blobs import BlobHandlers
 from regd.web.dispatch import Dispatcher
@@ -81,13 +83,14 @@ class Serving:
     def __init__(self, config: Config, access_stream: LineStream, reactor: Any) -> None:
         self._reactor = reactor
         self._access_log = AccessLog(access_stream)
+        self._meter = Meter(config, reactor)
         self._damage = Damage()
         self.driver = make_driver(config, reactor)
         #: Those of earlier configurations that still have something to do.
         self._retired: dict[Dispatcher, _Retired] = {}
         self.config = config
         self._gate: Gate | None = None
-        self._dispatcher = Dispatcher(config.http.headers)
+        self._dispatcher = Dispatcher(config.http.headers, self._meter.storage_failed)
         #: What passes requests on, where routes are configured, from the start on.
         self._proxy: ReverseProxy | None = None
         #: The registries that this one is a cache of, likewise, and the cache.
@@ -106,6 +109,7 @@ class Serving:
         self._remotes = self._make_remotes(self.config)
         self.driver.start()
         self._set_resource()
+        self._meter.start()
 
     def configure(self, config: Config) -> None:
         """
@@ -124,7 +128,8 @@ class Serving:
             driver = make_driver(config, self._reactor)
             driver.start()
         self._retire(self._dispatcher, _Retired(None if driver is self.driver else self.driver, self._cache))
-        self.config, self.driver, self._dispatcher = config, driver, Dispatcher(config.http.headers)
+        self.config, self.driver, self._dispatcher = config, driver, Dispatcher(config.http.headers, self._meter.storage_failed)
+        self._meter.configure(config)
         self._proxy, replaced = proxy, self._proxy
         self._remotes = remotes
         self._set_resource()
@@ -146,6 +151,7 @@ class Serving:
         if timeout > 0 and self.site.open:
             await _within(self.site.drain(), timeout, self._reactor)
         self.site.abort()
+        self._meter.stop()
         # A handler whose client was cut off still stores what had arrived.
         await _within(Deferred.fromCoroutine(self._settle()), SETTLE, self._reactor)
         if self._proxy is not None:
@@ -171,6 +177,16 @@ class Serving:
             **({} if self._proxy is None else {"upstreams": self._proxy.variables()}),
             **({} if self._cache is None else {"cache": self._cache.variables()}),
         }
+
+    def collect(self, samples: Samples) -> None:
+        """Add what this process has counted."""
+        self._meter.collect(samples, self.site)
+        samples.add("regd_storage_damaged_files_total", self._damage.count)
+        samples.add("regd_gate_refused_total", 0 if self._gate is None else self._gate.refused)
+        # Those of earlier configurations still answer those who had asked.
+        for cache in (*(retired.cache for retired in self._retired.values()), self._cache):
+            if cache is not None:
+                collect_cache(samples, cache.variables())
 
     def _make_proxy(self, config: Config) -> ReverseProxy | None:
         if not config.reverseproxy.routes:
@@ -230,6 +246,7 @@ class Serving:
         return Root(self._dispatcher, routes, config.http.prefix)
 
     def _log_access(self, request: StreamingRequest) -> None:
+        self._meter.ended(request)
         if not self.config.log.accesslog.disabled:
             self._access_log(request)
 
@@ -240,6 +257,8 @@ class Serving:
             await dispatcher.settle()
             if retired.cache is not None:
                 await retired.cache.settle()
+                self._meter.remember(retired.cache.variables())
+                self._retired[dispatcher] = replace(retired, cache=None)
             if self._retired.pop(dispatcher, None) is not None and retired.driver is not None:
                 retired.driver.stop()
 

@@ -21,10 +21,12 @@ from regd.maintenance.purge import PurgeOrders
 from regd.maintenance.schedule import Plan
 from regd.maintenance.service import RunFailed, Timed
 from regd.moments import rfc3339
+from regd.service.measuring import ChoreState, collect_chore
 from regd.service.serving import Serving
 from regd.storage import layout
 from regd.storage.driver import Missing, StorageError
 from regd.storage.filesystem import FilesystemDriver
+from regd.telemetry.samples import Samples
 
 __all__ = ["Upkeep"]
 
@@ -36,6 +38,9 @@ _FIRST_EVICTION: Final = 300.0
 
 #: A summary has fewer bytes.
 _LARGEST_SUMMARY: Final = 64 * 1024
+
+#: What is so of a dry run, too.
+_ALSO_DRY: Final = frozenset({"milliseconds_closed", "skipped"})
 
 _Level = Literal["error", "warn", "info", "debug"]
 
@@ -65,6 +70,8 @@ class _Reported:
         self.name = name
         self.report = report
         self.last: Mapping[str, Any] = {}
+        #: What runs of this daemon add up to, by field of the summary; runs that only looked left out.
+        self.totals: dict[str, float] = {}
         self.damaged = damaged
         self._text = text
         self._runner = runner
@@ -81,6 +88,10 @@ class _Reported:
             self._log.info("{name}: stopped before it began", name=self.name)
             return
         self.last = summary
+        for key, value in summary.items():
+            # A bool is a number to Python.
+            if type(value) in {int, float} and (not summary["dryrun"] or key in _ALSO_DRY):
+                self.totals[key] = self.totals.get(key, 0) + value
         done = "dry run: " if summary["dryrun"] else ""
         unfinished = "" if summary["finished"] else " (stopped before its end; the next one goes on)"
         self._log.info(f"{{name}}: {done}{self._text}{unfinished}", name=self.name, fields=summary, **summary)
@@ -166,6 +177,12 @@ class Upkeep:
     async def variables(self) -> dict[str, object]:
         """What is shown at ``/debug/vars``."""
         return {key: await self._state(chore, timed) for key, (chore, timed) in self._named().items()}
+
+    async def collect(self, samples: Samples) -> None:
+        """Add what runs have done, and what became of the last ones."""
+        for chore, timed in self._all():
+            state = ChoreState(timed.running, timed.runs, timed.failures, chore.totals, await self._last(chore))
+            collect_chore(samples, chore.report, state)
 
     def _named(self) -> dict[str, tuple[_Reported, Timed]]:
         return {"garbagecollect": self._collecting, "uploadpurging": self._purging, "eviction": self._evicting}

@@ -16,6 +16,7 @@ from regd.service.serving import Serving
 from regd.storage.driver import StorageError
 from regd.telemetry.lines import Lines, LineStream
 from regd.telemetry.logs import LineObserver
+from regd.telemetry.samples import Samples
 from regd.web.transport import adopt
 from regd.workers.channel import TakingEnd
 from regd.workers.children import CHANNEL, CONTROL, LOCK, Given
@@ -78,6 +79,13 @@ class Worker:
     def variables(self) -> dict[str, object]:
         """See :class:`~regd.workers.control.Asked`."""
         return {"pid": os.getpid()} if self._serving is None else self._serving.variables()
+
+    def samples(self) -> bytes:
+        """See :class:`~regd.workers.control.Asked`."""
+        found = Samples()
+        if self._serving is not None:
+            self._serving.collect(found)
+        return found.to_json()
 
     def leave(self) -> None:
         """Take no more connections, finish those that are here, and end. May be called again."""

@@ -34,6 +34,7 @@ class Metric:
     :ivar labels: what it is told apart by.
     :ivar buckets: upper bounds of a histogram, ascending, without the infinite one.
     :ivar greatest: whether of several processes the greatest counts, and not the sum.
+    :ivar told_by_parent: whether the parent knows what it was in a process that has ended.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Metric:
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
     greatest: bool = False
+    told_by_parent: bool = False
 
 
 _ALL: Final = (
@@ -88,7 +90,7 @@ _ALL: Final = (
     Metric("regd_event_loop_lag_seconds", "histogram", "How late the event loop comes to a timer, looked at once a second.", (), _LAGS),
     Metric("regd_workers", "gauge", "Processes that serve."),
     Metric("regd_build_info", "gauge", "1, and what runs.", ("version",)),
-    Metric("process_cpu_seconds_total", "counter", "Processor time of all processes, those that have ended included."),
+    Metric("process_cpu_seconds_total", "counter", "Processor time of all processes, those that have ended included.", told_by_parent=True),
     Metric("process_resident_memory_bytes", "gauge", "Memory of all processes."),
     Metric("process_open_fds", "gauge", "Open files of the process that has most.", greatest=True),
     Metric("process_max_fds", "gauge", "How many each process may have.", greatest=True),

@@ -85,7 +85,9 @@ class Samples:
     def lasting(self) -> Samples:
         """What stays true of a process that is gone: what was counted, and nothing of what was so at the moment."""
         found = Samples()
-        found._numbers = {name: dict(values) for name, values in self._numbers.items() if CATALOGUE[name].kind == "counter"}
+        for name, values in self._numbers.items():
+            if CATALOGUE[name].kind == "counter" and not CATALOGUE[name].told_by_parent:
+                found._numbers[name] = dict(values)
         for name, distributions in self._distributions.items():
             for labels, distribution in distributions.items():
                 found.distribute(name, distribution, *labels)

@@ -11,12 +11,12 @@ import json
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.protocol import connectionDone
-from twisted.protocols.amp import AMP, Boolean, Command, String, Unicode
+from twisted.protocols.amp import AMP, Boolean, Command, Integer, String, Unicode
 from twisted.python.failure import Failure
 
-__all__ = ["CannotServe", "Configure", "ParentControl", "Variables", "WorkerControl"]
+__all__ = ["CannotServe", "Configure", "Measure", "ParentControl", "Variables", "WorkerControl"]
 
 #: AMP's values have 65,535 bytes at most; a configuration may be longer.
 _PART = 60_000
@@ -42,10 +42,22 @@ class Variables(Command):
     response = [(b"variables", String())]
 
 
+class Measure(Command):
+    """To a worker: part of its samples (:mod:`regd.telemetry.samples`), as JSON. Asked for the first part, it takes them anew."""
+
+    arguments = [(b"start", Integer())]
+    response = [(b"part", String()), (b"last", Boolean())]
+
+
 class WorkerControl(AMP):
     """
     The parent's end.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Who asks for the first part while another one has not got the last would mix two.
+        self._measuring = DeferredLock()
 
     async def configure(self, path: str, source: bytes) -> None:
         """
@@ -67,6 +79,20 @@ class WorkerControl(AMP):
         found: dict[str, Any] = json.loads(answer["variables"])
         return found
 
+    async def samples(self) -> bytes:
+        """The worker's samples."""
+        await self._measuring.acquire()
+        try:
+            parts: list[bytes] = []
+            last = False
+            while not last:
+                answer = await self._ask(Measure, start=sum(map(len, parts)))
+                parts.append(answer["part"])
+                last = answer["last"]
+            return b"".join(parts)
+        finally:
+            self._measuring.release()
+
     def _ask(self, command: type[Command], **arguments: object) -> Deferred[Any]:
         asked: Deferred[Any] = self.callRemote(command, **arguments)
         return asked
@@ -85,6 +111,9 @@ class Asked(Protocol):
     def variables(self) -> dict[str, object]:
         """See :class:`Variables`."""
 
+    def samples(self) -> bytes:
+        """See :class:`Measure`."""
+
 
 class ParentControl(AMP):
     """
@@ -99,6 +128,7 @@ class ParentControl(AMP):
         self._asked = asked
         self._parent_gone = parent_gone
         self._parts: list[bytes] = []
+        self._samples = b""
 
     @Configure.responder
     def _configure(self, path: str, part: bytes, last: bool) -> dict[str, object]:
@@ -111,6 +141,13 @@ class ParentControl(AMP):
     @Variables.responder
     def _variables(self) -> dict[str, object]:
         return {"variables": json.dumps(self._asked.variables()).encode()}
+
+    @Measure.responder
+    def _measure(self, start: int) -> dict[str, object]:
+        if not start:
+            self._samples = self._asked.samples()
+        end = start + _PART
+        return {"part": self._samples[start:end], "last": end >= len(self._samples)}
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
         """The parent has gone, or is about to."""

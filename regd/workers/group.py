@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.protocols.amp import RemoteAmpError
 
+from regd.telemetry.samples import Samples
 from regd.workers.channel import GivingEnd, Report
 from regd.workers.children import ASKED_TO_END, Child, Children, Output
 from regd.workers.control import CannotServe
@@ -30,12 +31,14 @@ class _Worker:
     What belongs to one process.
 
     :ivar ready: whether it serves by the newest configuration.
+    :ivar samples: the newest that it has given.
     """
 
     def __init__(self, child: Child) -> None:
         self.child = child
         self.giving: GivingEnd | None = None
         self.ready = False
+        self.samples = Samples()
 
 
 class Group:
@@ -74,6 +77,8 @@ class Group:
         self._spread = Spread(reactor, self._pause)
         self._listening = Listening(self._spread.offer, reactor)
         self._workers: list[_Worker] = []
+        #: What workers had counted that have ended since, as far as they had said.
+        self._past = Samples()
         self._stopping = False
         self._all_ended: Deferred[None] = Deferred()
         self.ready: Deferred[None] = Deferred()
@@ -115,6 +120,23 @@ class Group:
         """The numbers of each worker; of one that does not answer, its process id alone."""
         asked = [Deferred.fromCoroutine(self._variables_of(worker)) for worker in self._workers]
         return [found for fine, found in await DeferredList(asked, consumeErrors=True) if fine]
+
+    @property
+    def count(self) -> int:
+        """How many workers serve."""
+        return sum(worker.ready for worker in self._workers)
+
+    async def samples(self) -> Samples:
+        """
+        What all workers have counted, those that have ended included; so a counter never goes back. Of one that does not answer, and of one
+        that has ended, what it said last.
+        """
+        await DeferredList([Deferred.fromCoroutine(self._measure(worker)) for worker in self._workers], consumeErrors=True)
+        found = Samples()
+        found.merge(self._past)
+        for worker in self._workers:
+            found.merge(worker.samples)
+        return found
 
     async def finish(self, timeout: float) -> None:
         """
@@ -180,6 +202,7 @@ class Group:
         else:
             child.channel.close()
         self._workers.remove(worker)
+        self._past.merge(worker.samples.lasting())
         if not self._stopping:
             say = self._log.error if how else self._log.info
             say("worker {pid} {how}; another one takes its place", pid=child.pid, how=how or "has ended")
@@ -194,3 +217,10 @@ class Group:
             return await asked.addTimeout(PATIENCE, self._reactor)
         except (TimeoutError, Exception):  # noqa: BLE001 - it starts, or ends, or is stuck; what is known of it is that it is there
             return {"pid": worker.child.pid}
+
+    async def _measure(self, worker: _Worker) -> None:
+        try:
+            asked = Deferred.fromCoroutine(worker.child.control.samples())
+            worker.samples = Samples.from_json(await asked.addTimeout(PATIENCE, self._reactor))
+        except (TimeoutError, Exception):  # noqa: BLE001 - as above; what it has said before counts
+            return

@@ -101,12 +101,15 @@ class CachedBlobs:
             if await self._blobs.find(name, digest) is not None:
                 self._uses.note(name, digest)
                 try:
-                    return await self._blobs.fetch(name, digest)
+                    found = await self._blobs.fetch(name, digest)
                 except BlobUnknown:
                     # Evicted at this very moment.
                     continue
+                self._keeping.tally.hits += 1
+                return found
             if await self._linked(name, digest, origin):
                 continue
+            self._keeping.tally.misses += 1
             content = await self._come(name, digest, origin)
             if content is not None:
                 return Blob(digest, content.size), content
@@ -136,10 +139,13 @@ class CachedBlobs:
             if await self._blobs.find(name, digest) is not None:
                 self._uses.note(name, digest)
                 try:
-                    return await self._blobs.open(name, digest, start, end)
+                    part = await self._blobs.open(name, digest, start, end)
                 except BlobUnknown:
                     # Evicted at this very moment.
                     continue
+                self._keeping.tally.hits += 1
+                return part
+            self._keeping.tally.misses += 1
             fetch = self._under_way(digest)
             if fetch is None or name not in fetch.names or not fetch.has(start):
                 try:
@@ -165,6 +171,8 @@ class CachedBlobs:
             "resumed_fetches": tally.resumed,
             "failed_fetches": tally.failed,
             "fetched_bytes": tally.received,
+            "hits": tally.hits,
+            "misses": tally.misses,
         }
 
     def close(self) -> None:

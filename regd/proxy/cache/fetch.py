@@ -52,6 +52,8 @@ class Tally:
     :ivar resumed: how often one was begun where an earlier one had come to.
     :ivar failed: how many came to nothing.
     :ivar received: bytes that were stored.
+    :ivar hits: blobs that were here when they were asked for.
+    :ivar misses: those that were not.
     """
 
     fetched: int = 0
@@ -59,6 +61,8 @@ class Tally:
     resumed: int = 0
     failed: int = 0
     received: int = 0
+    hits: int = 0
+    misses: int = 0
 
 
 @dataclass(frozen=True, slots=True)

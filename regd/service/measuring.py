@@ -1,0 +1,201 @@
+"""What the parts of a daemon have to say, as samples of the catalogue."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from regd.config import Config
+from regd.storage.driver import Full, StorageError
+from regd.telemetry.lag import LoopLag
+from regd.telemetry.requests import RequestMeter, handler_of
+from regd.telemetry.samples import Samples
+from regd.web.request import StreamingRequest, StreamingSite
+
+__all__ = ["ChoreState", "Meter", "collect_cache", "collect_chore", "collect_process"]
+
+#: What brings the bytes of uploads.
+_UPLOADS: Final = frozenset({"start_upload", "append_upload", "finish_upload"})
+
+#: The fields of a summary that say how much was removed, and of what.
+_REMOVED: Final = {
+    "blobs_swept": "blobs",
+    "blobs_evicted": "evicted_blobs",
+    "manifests_removed": "manifests",
+    "manifests_evicted": "evicted_manifests",
+    "links_removed": "links",
+    "repositories_removed": "repositories",
+    "uploads_removed": "empty_uploads",
+    "removed": "uploads",
+    "fetches_removed": "fetches",
+}
+
+_PAGE: Final = resource.getpagesize()
+
+
+class Meter:
+    """
+    What one process counts, where ``http.debug.prometheus.enabled`` says so.
+
+    :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
+    """
+
+    def __init__(self, config: Config, reactor: Any) -> None:
+        self._requests = RequestMeter()
+        self._lag = LoopLag(reactor)
+        self._storage_errors = {"full": 0, "other": 0}
+        #: What caches have counted that are no more.
+        self._past = Samples()
+        self._started = False
+        self._enabled = config.http.debug.prometheus.enabled
+
+    def start(self) -> None:
+        """Begin; the event loop runs, or is about to."""
+        self._started = True
+        if self._enabled:
+            self._lag.start()
+
+    def stop(self) -> None:
+        """Leave no timer behind."""
+        self._started = False
+        self._lag.stop()
+
+    def configure(self, config: Config) -> None:
+        """Do as a newer configuration says."""
+        self._enabled = config.http.debug.prometheus.enabled
+        if self._enabled and self._started:
+            self._lag.start()
+        else:
+            self._lag.stop()
+
+    def ended(self, request: StreamingRequest) -> None:
+        """A request is answered, or lost."""
+        if self._enabled:
+            seconds = time.perf_counter() - request.began
+            self._requests.count(request.route, request.method, request.code, seconds, request.received, request.sentLength)
+
+    def storage_failed(self, error: StorageError) -> None:
+        """A request has met a failure of the storage."""
+        self._storage_errors["full" if isinstance(error, Full) else "other"] += 1
+
+    def remember(self, cache: Mapping[str, Any]) -> None:
+        """Keep what a cache has counted that is no more. ``Any``: as of :func:`collect_cache`."""
+        found = Samples()
+        collect_cache(found, cache)
+        self._past.merge(found.lasting())
+
+    def collect(self, samples: Samples, site: StreamingSite) -> None:
+        """Add what was counted, and what is so at this moment."""
+        self._requests.collect(samples)
+        self._lag.collect(samples)
+        samples.merge(self._past)
+        uploads = 0
+        for channel in site.open:
+            for request in channel.requests:
+                if request.began:
+                    samples.add("registry_http_in_flight_requests", 1, handler_of(request.route))
+                    uploads += request.route in _UPLOADS and not request.bodiless and not request.ended
+        samples.add("regd_http_connections", len(site.open))
+        samples.add("regd_uploads_in_progress", uploads)
+        for kind, count in self._storage_errors.items():
+            samples.add("regd_storage_errors_total", count, kind)
+        collect_process(samples)
+
+
+def collect_process(samples: Samples) -> None:
+    """Add what the system says of this process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    samples.add("process_cpu_seconds_total", usage.ru_utime + usage.ru_stime)
+    samples.add("process_max_fds", resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    try:
+        samples.add("process_open_fds", len(os.listdir("/proc/self/fd")) - 1)
+        with open("/proc/self/statm", encoding="ascii") as file:
+            samples.add("process_resident_memory_bytes", int(file.read().split()[1]) * _PAGE)
+    except OSError:
+        # Without /proc, or with no descriptor left, the page has the rest.
+        return
+
+
+def collect_cache(samples: Samples, found: Mapping[str, Any]) -> None:
+    """
+    Add what a cache has counted.
+
+    :param found: see :meth:`regd.proxy.cache.core.PullThroughCache.variables`. ``Any``: numbers, in maps.
+    """
+    manifests, blobs = found["manifests"], found["blobs"]
+    hits = {"blob": blobs["hits"], "manifest": manifests["hits"] + manifests["confirmed"] + manifests["stale"]}
+    misses = {"blob": blobs["misses"], "manifest": manifests["fetched"]}
+    for kind in ("blob", "manifest"):
+        samples.add("registry_proxy_hits_total", hits[kind], kind)
+        samples.add("registry_proxy_misses_total", misses[kind], kind)
+        samples.add("registry_proxy_requests_total", hits[kind] + misses[kind], kind)
+    samples.add("registry_proxy_pulled_bytes_total", blobs["fetched_bytes"], "blob")
+    for outcome in ("fetched", "confirmed", "stale", "failed"):
+        samples.add("regd_upstream_fetches_total", manifests[outcome], "manifest", outcome)
+    for outcome, key in (
+        ("fetched", "fetched_blobs"),
+        ("followed", "followed_blobs"),
+        ("resumed", "resumed_fetches"),
+        ("failed", "failed_fetches"),
+    ):
+        samples.add("regd_upstream_fetches_total", blobs[key], "blob", outcome)
+    samples.add("regd_upstream_fetches_in_progress", blobs["fetches"], "blob")
+    samples.add("regd_upstream_fetches_in_progress", manifests["asking"], "manifest")
+
+
+@dataclass(frozen=True)
+class ChoreState:
+    """
+    What is known of a chore.
+
+    :ivar totals: what its runs add up to, by field of the summary.
+    :ivar last: the summary of the last run, that of a command included. ``Any``: of each field another.
+    """
+
+    running: bool
+    runs: int
+    failures: int
+    totals: Mapping[str, float]
+    last: Mapping[str, Any] | None
+
+
+def collect_chore(samples: Samples, chore: str, state: ChoreState) -> None:
+    """
+    Add what a chore has done.
+
+    :param chore: ``collection``, ``purge`` or ``eviction``.
+    """
+    totals, last = state.totals, state.last
+    samples.add("regd_chore_running", state.running, chore)
+    samples.add("regd_chore_runs_total", state.runs - state.failures, chore, "done")
+    samples.add("regd_chore_runs_total", state.failures, chore, "failed")
+    samples.add("regd_gate_closed_seconds_total", totals.get("milliseconds_closed", 0) / 1000, chore)
+    samples.add("regd_chore_freed_bytes_total", totals.get("bytes_freed", 0) + totals.get("bytes_evicted", 0), chore)
+    samples.add("regd_chore_skipped_files_total", totals.get("skipped", 0), chore)
+    for key, what in _REMOVED.items():
+        if key in totals:
+            samples.add("regd_chore_removed_total", totals[key], chore, what)
+    if last is None:
+        return
+    try:
+        samples.add("regd_chore_last_start_timestamp_seconds", datetime.fromisoformat(str(last.get("started"))).timestamp(), chore)
+    except ValueError:
+        # A summary of another version.
+        pass
+    samples.add("regd_chore_last_duration_seconds", _number(last, "seconds"), chore)
+    samples.add("regd_chore_last_finished", bool(last.get("finished")), chore)
+    samples.add("regd_gate_longest_closed_seconds", _number(last, "longest_closed_milliseconds") / 1000, chore)
+    if chore == "eviction":
+        samples.add("regd_cache_bytes", _number(last, "bytes_cached"))
+        samples.add("regd_cache_blobs", _number(last, "blobs_cached"))
+
+
+def _number(summary: Mapping[str, Any], key: str) -> float:
+    """A field of a summary that another version may have written."""
+    value = summary.get(key)
+    return float(value) if isinstance(value, int | float) else 0.0
