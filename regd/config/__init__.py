@@ -35,6 +35,7 @@ from regd.config.model import (
     URLRules,
     Validation,
 )
+from regd.config.healthchecks import FileCheck, HealthChecks, HTTPCheck, StorageCheck, TCPCheck
 from regd.config.proxying import HealthCheck, Limits, Route, Timeouts, Upstream, UpstreamTLS
 from regd.config.report import Report, check
 from regd.config.window import Window
@@ -50,9 +51,12 @@ __all__ = [
     "ConfigError",
     "Debug",
     "Delete",
+    "FileCheck",
     "FilesystemStorage",
     "GarbageCollect",
+    "HTTPCheck",
     "HealthCheck",
+    "HealthChecks",
     "InMemoryStorage",
     "IndexRules",
     "Limits",
@@ -69,7 +73,9 @@ __all__ = [
     "ReverseProxy",
     "Route",
     "Storage",
+    "StorageCheck",
     "TCPAddress",
+    "TCPCheck",
     "Tags",
     "Timeouts",
     "URLRules",

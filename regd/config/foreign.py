@@ -12,7 +12,6 @@ __all__ = ["FOREIGN"]
 
 _REDIS = "redis is not used; regd needs no cache that processes share"
 _TLS = "this version does not speak TLS; it belongs to the proxy in front"
-_HEALTH = "this version makes no checks at intervals; http.debug.addr serves /debug/health"
 _NOTIFICATIONS = "this version sends no notifications"
 _EXEC = "no program is asked for credentials; they are proxy.username and proxy.password"
 _WRITE = "a fetch goes on for as long as bytes come"
@@ -103,11 +102,6 @@ FOREIGN: tuple[Row, ...] = (
     *_ignored("redis", _REDIS, "maxretries minretrybackoff maxretrybackoff contexttimeoutenabled poolfifo poolsize pooltimeout"),
     *_ignored("redis", _REDIS, "minidleconns maxidleconns maxactiveconns connmaxidletime connmaxlifetime"),
     *_ignored("redis", _REDIS, "readonly routebylatency routerandomly disableidentity identitysuffix unstableresp3"),
-    Ignored("health.storagedriver.enabled", _HEALTH, harmless=("false",)),
-    *_ignored("health.storagedriver", _HEALTH, "interval threshold", switch="enabled"),
-    Ignored("health.file", _HEALTH, inner=_items("file interval threshold")),
-    Ignored("health.http", _HEALTH, inner=_items("uri headers headers.* headers.*[] statuscode timeout interval threshold")),
-    Ignored("health.tcp", _HEALTH, inner=_items("addr timeout interval threshold")),
     *_ignored("proxy", _EXEC, "exec.command exec.lifetime"),
     Ignored("proxy.cachewritetimeout", _WRITE),
     Refused("proxy.remotenamespace", "names at an upstream are what follows the prefix here, and are not changed otherwise", "nothing"),

@@ -14,6 +14,7 @@ from regd.config.caches import PARTS, maxage, maxsize, remote_url, upstreams
 from regd.config.caching import CacheLimits, CacheUpstream
 from regd.config.error import shown
 from regd.config.foreign import FOREIGN
+from regd.config.healthchecks import FileCheck, HTTPCheck, StorageCheck, TCPCheck, file_checks, http_checks, look_interval, tcp_checks
 from regd.config.model import GarbageCollect, Network, Platform, UploadPurging
 from regd.config.proxying import Limits, Route, Upstream
 from regd.config.routes import routes
@@ -117,6 +118,13 @@ CACHE_MAXSIZE: Key[int | None] = Key("proxy.cache.maxsize", maxsize(), None)
 CACHE_MAXAGE: Key[float | None] = Key("proxy.cache.maxage", maxage(), None)
 CACHE_INTERVAL = Key("proxy.cache.interval", checks.interval(duration(minimum=1_000_000_000)), CacheLimits().interval)
 
+HEALTH_STORAGE_ENABLED = Key("health.storagedriver.enabled", boolean(), default=False)
+HEALTH_STORAGE_INTERVAL = Key("health.storagedriver.interval", look_interval(), StorageCheck().interval)
+HEALTH_STORAGE_THRESHOLD = Key("health.storagedriver.threshold", integer(minimum=0), StorageCheck().threshold)
+HEALTH_FILE: Key[tuple[FileCheck, ...]] = Key("health.file", file_checks(), ())
+HEALTH_HTTP: Key[tuple[HTTPCheck, ...]] = Key("health.http", http_checks(), ())
+HEALTH_TCP: Key[tuple[TCPCheck, ...]] = Key("health.tcp", tcp_checks(), ())
+
 #: Every one of them. ``Any``: they are of many types.
 OBEYED: tuple[Key[Any], ...] = (
     VERSION,
@@ -179,6 +187,12 @@ OBEYED: tuple[Key[Any], ...] = (
     CACHE_MAXSIZE,
     CACHE_MAXAGE,
     CACHE_INTERVAL,
+    HEALTH_STORAGE_ENABLED,
+    HEALTH_STORAGE_INTERVAL,
+    HEALTH_STORAGE_THRESHOLD,
+    HEALTH_FILE,
+    HEALTH_HTTP,
+    HEALTH_TCP,
 )
 #: Those that leave nothing to do. They are read all the same: their values have to be right, and may be worth a warning.
 ACCEPTED: tuple[Key[Any], ...] = (INMEMORY, REDIRECT_DISABLE, CACHE_DESCRIPTOR, CACHE_LAYERINFO, CACHE_SIZE, HTTP2_DISABLED)

@@ -12,6 +12,7 @@ from regd.config.caching import CacheLimits, CacheUpstream, PullThrough
 from regd.config.document import ListNode, MapNode, Node, is_null, parse_document
 from regd.config.environment import CONFIGURATION_PATH, override
 from regd.config.error import ConfigError, one_line, shown
+from regd.config.healthchecks import HealthChecks, StorageCheck
 from regd.config.model import (
     HTTP,
     AccessLog,
@@ -191,6 +192,17 @@ def _config(reading: _Reading) -> Config:
         validation=_validation(reading),
         reverseproxy=_reverseproxy(reading, http.prefix),
         proxy=_proxy(reading, driver, maintenance),
+        health=_health(reading),
+    )
+
+
+def _health(reading: _Reading) -> HealthChecks:
+    get = reading.get
+    return HealthChecks(
+        StorageCheck(get(keys.HEALTH_STORAGE_ENABLED), get(keys.HEALTH_STORAGE_INTERVAL), get(keys.HEALTH_STORAGE_THRESHOLD)),
+        get(keys.HEALTH_FILE),
+        get(keys.HEALTH_HTTP),
+        get(keys.HEALTH_TCP),
     )
 
 

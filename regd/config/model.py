@@ -12,6 +12,7 @@ from typing import Literal
 
 from regd.config.addresses import TCPAddress, UnixAddress
 from regd.config.caching import PullThrough
+from regd.config.healthchecks import HealthChecks
 from regd.config.patterns import Pattern
 from regd.config.proxying import Limits, Route
 from regd.config.window import Window
@@ -319,6 +320,7 @@ class Config:
     validation: Validation
     reverseproxy: ReverseProxy
     proxy: PullThrough = field(default_factory=PullThrough)
+    health: HealthChecks = field(default_factory=HealthChecks)
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,14 @@ from regd.service.reread import keep
 from regd.service.serving import SETTLE, Serving
 from regd.service.upkeep import Upkeep
 from regd.storage.driver import StorageError
+from regd.telemetry.checks import make_checks
 from regd.telemetry.health import Health
 from regd.telemetry.lines import LineStream
 from regd.telemetry.logs import LineObserver
-from regd.web.debug import DebugApi
+from regd.telemetry.samples import Samples
+from regd.web.debug import DebugApi, MetricsPage
 from regd.web.dispatch import Dispatcher
+from regd.web.leaf import Leaf
 from regd.web.listen import listen, url_of
 from regd.web.request import StreamingRequest, StreamingSite
 from regd.web.site import Root
@@ -97,11 +100,14 @@ class RegistryService(MultiService):
         self._observer: LineObserver | None = None
         self.serving = Serving(loaded.config, streams.access, reactor)
         self.upkeep = Upkeep(self.serving, reactor)
+        self._stopping = False
+        self.group: Group | None = None
+        self._health = self._make_health()
         self.debug_site = StreamingSite(self._debug_root(), _silent, reactor)
         self.ports: list[IListeningPort] = []
-        self.group: Group | None = None
+        self._debug_port: IListeningPort | None = None
         self._started = time.monotonic()
-        self._stopping = False
+        self._began = time.time()
         # Any: what signal.getsignal() says.
         self._sighup_before: Any = None
 
@@ -140,6 +146,8 @@ class RegistryService(MultiService):
             self._listen("http.addr", config.http.addr, lambda address: listen(self._reactor, address, self.serving.site))
         if config.http.debug.addr is not None:
             self._listen("http.debug.addr", config.http.debug.addr, lambda address: listen(self._reactor, address, self.debug_site))
+            self._debug_port = self.ports[-1]
+        self._health.start()
         self._sighup_before = signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._reread))
         self.upkeep.configure()
         if self.group is None:
@@ -195,6 +203,9 @@ class RegistryService(MultiService):
             self._log.warn("{path}: {key} has changed, which needs a restart; what it was stays in effect", path=loaded.path, key=key)
         if self._observer is not None:
             self._observer.configure(config.log.level, config.log.formatter, config.log.fields)
+        self._health.stop()
+        self._health = self._make_health()
+        self._health.start()
         self.debug_site.resource = self._debug_root()
         self.upkeep.configure()
         if self.group is None:
@@ -209,7 +220,8 @@ class RegistryService(MultiService):
     async def _stop(self) -> None:
         tidied = Deferred.fromCoroutine(self.upkeep.stop())
         for port in self.ports:
-            await maybeDeferred(port.stopListening)
+            if port is not self._debug_port:
+                await maybeDeferred(port.stopListening)
         timeout = self.serving.config.http.draintimeout
         count = self.serving.connections if self.group is None else self.group.connections
         if timeout > 0 and count:
@@ -218,6 +230,11 @@ class RegistryService(MultiService):
             await self.group.finish(timeout + SETTLE + _MARGIN)
         await tidied
         await self.serving.finish(timeout)
+        self._health.stop()
+        if self._debug_port is not None:
+            # Until now it has said that this daemon is not ready.
+            await maybeDeferred(self._debug_port.stopListening)
+        self.debug_site.abort()
         self._log.info("stopped")
 
     def stopService(self) -> Deferred[None]:  # noqa: N802 - Twisted's name
@@ -229,9 +246,37 @@ class RegistryService(MultiService):
             self._sighup_before = None
         return Deferred.fromCoroutine(self._stop())
 
-    def _debug_root(self) -> Root:
-        dispatcher = Dispatcher(self.serving.config.http.headers)
-        return Root(dispatcher, DebugApi(dispatcher, Health(self.serving.driver), self._variables).resource())
+    def _make_health(self) -> Health:
+        return Health(self.serving.driver, make_checks(self.serving.config.health, self.serving.driver, self._reactor))
+
+    def _debug_root(self) -> Leaf:
+        config = self.serving.config
+        dispatcher = Dispatcher(config.http.headers)
+        root = Root(dispatcher, DebugApi(dispatcher, self._health, self._variables, self._not_ready).resource())
+        prometheus = config.http.debug.prometheus
+        return MetricsPage(dispatcher, prometheus.path, self._samples, root) if prometheus.enabled else root
+
+    def _not_ready(self) -> str:
+        """Why clients should go elsewhere."""
+        if self._stopping:
+            return "stopping"
+        if not self.running or (self.group is not None and not self.group.ready.called):
+            return "starting"
+        return ""
+
+    async def _samples(self) -> Samples:
+        """What all processes have counted."""
+        found = Samples()
+        self.serving.collect(found)
+        found.add("regd_workers", 1 if self.group is None else self.group.count)
+        if self.group is not None:
+            found.merge(await self.group.samples())
+        await self.upkeep.collect(found)
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found.add("process_cpu_seconds_total", ended.ru_utime + ended.ru_stime)
+        found.add("process_start_time_seconds", self._began)
+        found.add("regd_build_info", 1, __version__)
+        return found
 
     async def _variables(self) -> dict[str, object]:
         # Any: numbers, among other things.

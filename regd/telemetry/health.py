@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from regd.storage.driver import Driver, StorageError
+from regd.telemetry.checks import Check
 
 __all__ = ["Health"]
 
 
 class Health:
-    """Looks at what the registry cannot do without."""
+    """
+    Looks at what the registry cannot do without.
 
-    def __init__(self, driver: Driver) -> None:
+    :param checks: what is looked at again and again; where none of them is the storage, that is looked at when somebody asks.
+    """
+
+    def __init__(self, driver: Driver, checks: Sequence[Check] = ()) -> None:
         self._driver = driver
+        self._checks = checks
+        self._storage = f"storagedriver_{driver.name}"
+
+    def start(self) -> None:
+        """Begin to look."""
+        for check in self._checks:
+            check.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        for check in self._checks:
+            check.stop()
 
     async def problems(self) -> dict[str, str]:
         """What is wrong now, by what it is wrong with, as ``/debug/health`` of ``registry:2`` lists it; empty when all is well."""
-        try:
-            await self._driver.check()
-        except StorageError as error:
-            return {f"storagedriver_{self._driver.name}": str(error)}
-        return {}
+        found = {check.name: check.problem for check in self._checks if check.problem}
+        if all(check.name != self._storage for check in self._checks):
+            try:
+                await self._driver.check()
+            except StorageError as error:
+                found[self._storage] = str(error)
+        return found

@@ -1,0 +1,131 @@
+"""One thing that has to be well, looked at again and again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import treq
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Factory, Protocol
+
+from regd.config import FileCheck, HealthChecks, HTTPCheck, TCPCheck
+from regd.storage.driver import Driver, StorageError
+
+__all__ = ["Check", "make_checks"]
+
+#: What is wrong, or nothing.
+Look = Callable[[], Awaitable[str]]
+
+class Check:
+    """
+    Looks, and remembers what it saw.
+
+    :param name: what ``/debug/health`` calls it.
+    :param look: sees what is wrong; whatever it raises is wrong, too.
+    :param interval: seconds from the end of one look to the next.
+    :param threshold: how many looks in a row have to fail before it counts.
+    :param clock: ``Any``: a reactor is typed as the union of what reactors may be.
+    """
+
+    def __init__(self, name: str, look: Look, interval: float, threshold: int, clock: Any) -> None:
+        self.name = name
+        self._look = look
+        self._interval = interval
+        self._threshold = max(threshold, 1)
+        self._clock = clock
+        self._failures = 0
+        self._problem = ""
+        self._running = False
+        self._timer: IDelayedCall | None = None
+
+    @property
+    def problem(self) -> str:
+        """What is wrong; empty as long as that was not seen often enough, and before the first look."""
+        return self._problem if self._failures >= self._threshold else ""
+
+    def start(self) -> None:
+        """Look now, and from now on."""
+        self._running = True
+        Deferred.fromCoroutine(self._go())
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._running = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _go(self) -> None:
+        self._timer = None
+        try:
+            problem = await self._look()
+        except Exception as error:  # noqa: BLE001 - a check that fails, however, is a check that fails
+            problem = str(error) or type(error).__name__
+        self._failures = self._failures + 1 if problem else 0
+        self._problem = problem
+        # It may have been stopped while it looked.
+        if self._running:
+            self._timer = self._clock.callLater(self._interval, lambda: Deferred.fromCoroutine(self._go()) and None)
+
+
+def make_checks(health: HealthChecks, driver: Driver, reactor: Any) -> list[Check]:
+    """
+    The checks that are configured, not yet started.
+
+    :param reactor: ``Any``: as of :class:`Check`.
+    """
+    found = []
+    if health.storagedriver.enabled:
+        checked = health.storagedriver
+        found.append(Check(f"storagedriver_{driver.name}", _storage(driver), checked.interval, checked.threshold, reactor))
+    found += [Check(one.file, _file(one), one.interval, one.threshold, reactor) for one in health.file]
+    found += [Check(one.uri, _http(one, reactor), one.interval, one.threshold, reactor) for one in health.http]
+    found += [Check(str(one.addr), _tcp(one, reactor), one.interval, one.threshold, reactor) for one in health.tcp]
+    return found
+
+
+def _storage(driver: Driver) -> Look:
+    async def look() -> str:
+        try:
+            await driver.check()
+        except StorageError as error:
+            return str(error)
+        return ""
+
+    return look
+
+
+def _file(check: FileCheck) -> Look:
+    async def look() -> str:
+        # As registry:2 says it.
+        return "file exists" if os.path.lexists(check.file) else ""
+
+    return look
+
+
+def _http(check: HTTPCheck, reactor: Any) -> Look:
+    async def look() -> str:
+        headers = {name: list(values) for name, values in check.headers.items()}
+        asked: Deferred[Any] = treq.head(
+            check.uri, headers=headers, timeout=check.timeout, unbuffered=True, persistent=False, reactor=reactor
+        )
+        answer = await asked
+        return "" if answer.code == check.statuscode else f"downstream service returned unexpected status: {answer.code}"
+
+    return look
+
+
+def _tcp(check: TCPCheck, reactor: Any) -> Look:
+    async def look() -> str:
+        factory = Factory.forProtocol(Protocol)
+        factory.noisy = False
+        endpoint = HostnameEndpoint(reactor, check.addr.host or "localhost", check.addr.port, timeout=check.timeout)
+        connected: Any = await endpoint.connect(factory)
+        connected.transport.loseConnection()
+        return ""
+
+    return look
