@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,7 @@ from typing import Any, Final
 from regd.config import Config
 from regd.storage.driver import Full, StorageError
 from regd.telemetry.lag import LoopLag
-from regd.telemetry.requests import RequestMeter, handler_of
+from regd.telemetry.requests import HANDLERS, OTHER, RequestMeter, handler_of
 from regd.telemetry.samples import Samples
 from regd.web.request import StreamingRequest, StreamingSite
 
@@ -22,18 +23,21 @@ __all__ = ["ChoreState", "Meter", "collect_cache", "collect_chore", "collect_pro
 #: What brings the bytes of uploads.
 _UPLOADS: Final = frozenset({"start_upload", "append_upload", "finish_upload"})
 
-#: The fields of a summary that say how much was removed, and of what.
-_REMOVED: Final = {
-    "blobs_swept": "blobs",
-    "blobs_evicted": "evicted_blobs",
-    "manifests_removed": "manifests",
-    "manifests_evicted": "evicted_manifests",
-    "links_removed": "links",
-    "repositories_removed": "repositories",
-    "uploads_removed": "empty_uploads",
-    "removed": "uploads",
-    "fetches_removed": "fetches",
+#: What a chore removes, and the field of its summary that says how much.
+_COLLECTION: Final = {
+    "blobs": "blobs_swept",
+    "manifests": "manifests_removed",
+    "links": "links_removed",
+    "repositories": "repositories_removed",
+    "empty_uploads": "uploads_removed",
+    "evicted_blobs": "blobs_evicted",
+    "evicted_manifests": "manifests_evicted",
+    "fetches": "fetches_removed",
 }
+_REMOVED: Final = {"collection": _COLLECTION, "eviction": _COLLECTION, "purge": {"uploads": "removed"}}
+
+#: What a cache has counted where there is none.
+_NO_CACHE: Final[Mapping[str, Any]] = {"manifests": defaultdict(int), "blobs": defaultdict(int)}
 
 _PAGE: Final = resource.getpagesize()
 
@@ -94,6 +98,10 @@ class Meter:
         self._requests.collect(samples)
         self._lag.collect(samples)
         samples.merge(self._past)
+        # So that they are there, with 0.
+        collect_cache(samples)
+        for handler in (*sorted(set(HANDLERS.values())), OTHER):
+            samples.add("registry_http_in_flight_requests", 0, handler)
         uploads = 0
         for channel in site.open:
             for request in channel.requests:
@@ -121,7 +129,7 @@ def collect_process(samples: Samples) -> None:
         return
 
 
-def collect_cache(samples: Samples, found: Mapping[str, Any]) -> None:
+def collect_cache(samples: Samples, found: Mapping[str, Any] = _NO_CACHE) -> None:
     """
     Add what a cache has counted.
 
@@ -177,9 +185,8 @@ def collect_chore(samples: Samples, chore: str, state: ChoreState) -> None:
     samples.add("regd_gate_closed_seconds_total", totals.get("milliseconds_closed", 0) / 1000, chore)
     samples.add("regd_chore_freed_bytes_total", totals.get("bytes_freed", 0) + totals.get("bytes_evicted", 0), chore)
     samples.add("regd_chore_skipped_files_total", totals.get("skipped", 0), chore)
-    for key, what in _REMOVED.items():
-        if key in totals:
-            samples.add("regd_chore_removed_total", totals[key], chore, what)
+    for what, key in _REMOVED[chore].items():
+        samples.add("regd_chore_removed_total", totals.get(key, 0), chore, what)
     if last is None:
         return
     try:

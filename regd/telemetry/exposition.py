@@ -26,12 +26,12 @@ class _Shown(Collector):
         self._samples = samples
 
     def collect(self) -> Iterable[Family]:
-        """All that there are values of."""
+        """All metrics, also those that there are no values of."""
         for metric in CATALOGUE.values():
             if metric.kind == "histogram":
-                yield from _histogram(metric, self._samples)
+                yield _histogram(metric, self._samples)
             else:
-                yield from _numbers(metric, self._samples)
+                yield _numbers(metric, self._samples)
 
 
 def page(samples: Samples) -> bytes:
@@ -41,28 +41,22 @@ def page(samples: Samples) -> bytes:
     return generate_latest(registry)
 
 
-def _numbers(metric: Metric, samples: Samples) -> Iterable[Family]:
-    values = list(samples.numbers(metric.name))
-    if not values:
-        return
+def _numbers(metric: Metric, samples: Samples) -> Family:
     family: CounterMetricFamily | GaugeMetricFamily
     if metric.kind == "counter":
         family = CounterMetricFamily(metric.name.removesuffix("_total"), metric.text, labels=metric.labels)
     else:
         family = GaugeMetricFamily(metric.name, metric.text, labels=metric.labels)
-    for labels, value in values:
+    for labels, value in samples.numbers(metric.name):
         family.add_metric(labels, value)
-    yield family
+    return family
 
 
-def _histogram(metric: Metric, samples: Samples) -> Iterable[Family]:
-    values = list(samples.distributions(metric.name))
-    if not values:
-        return
+def _histogram(metric: Metric, samples: Samples) -> Family:
     family = HistogramMetricFamily(metric.name, metric.text, labels=metric.labels)
-    for labels, distribution in values:
+    for labels, distribution in samples.distributions(metric.name):
         family.add_metric(labels, _buckets(metric, distribution), distribution.total)
-    yield family
+    return family
 
 
 def _buckets(metric: Metric, distribution: Distribution) -> list[tuple[str, float]]:

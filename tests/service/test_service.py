@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -40,8 +41,9 @@ from regd.service.serving import Serving, make_driver, manifest_rules
 from regd.storage.driver import StorageError
 from regd.storage.filesystem import FilesystemDriver
 from regd.storage.memory import MemoryDriver
+from regd.telemetry.catalogue import CATALOGUE
 from regd.telemetry.logs import LineObserver
-from tests.web.support import MINIMAL, ApiCase, failing
+from tests.web.support import MINIMAL, ApiCase, digest_of, failing, path_of
 from tests.web.wire import Client, request_bytes
 
 
@@ -484,3 +486,93 @@ class ListeningTests(TestCase):
 
     def test_resources(self) -> None:
         self.assertTrue(IResource.providedBy(self.make("addr: '127.0.0.1:0'").serving.site.resource))
+
+
+class MetricsTests(ApiCase):
+    """The page of metrics, and what says whether clients should come."""
+
+    config = MINIMAL + "http: {debug: {addr: '127.0.0.1:0', prometheus: {enabled: true, path: /numbers}}}\n"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addCleanup(self.service.serving._meter.stop)
+
+    def operator(self) -> Client:
+        return Client(self.service.debug_site, self.clock)
+
+    def numbers(self) -> dict[str, float]:
+        """The page, by metric and labels."""
+        answer = self.operator().ask("GET", "/numbers")
+        self.assertEqual((answer.status, answer["Content-Type"]), (200, "text/plain; version=0.0.4; charset=utf-8"))
+        lines = [line for line in answer.body.decode().splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+    def test_a_push_and_a_pull(self) -> None:
+        manifest = self.image("library/one")
+        self.push_manifest("library/one", "latest", manifest)
+        self.ask("GET", "/v2/library/one/manifests/latest")
+        self.ask("GET", f"/v2/library/one/blobs/{digest_of(b'layer')}")
+        self.ask("GET", "/v2/li%62rary/one/manifests/latest")
+        self.ask("GET", "/nowhere")
+        self.ask("GET", "/%6eowhere")
+        found = self.numbers()
+
+        def requests(handler: str, method: str, code: int) -> float:
+            return found[f'registry_http_requests_total{{code="{code}",handler="{handler}",method="{method}"}}']
+
+        self.assertEqual(requests("manifest", "put", 201), 1)
+        # The name in the path is spelled in two ways.
+        self.assertEqual(requests("manifest", "get", 200), 2)
+        self.assertEqual(requests("blob", "get", 200), 1)
+        self.assertEqual(requests("blob_upload", "post", 202), 2)
+        self.assertEqual(requests("blob_upload_chunk", "put", 201), 2)
+        self.assertEqual(requests("other", "get", 404), 2)
+        self.assertEqual(found['regd_http_bytes_total{direction="in"}'], len(manifest) + len(b"layer{}"))
+        self.assertEqual((found["regd_workers"], found[f'regd_build_info{{version="{__version__}"}}']), (1, 1))
+        self.assertGreater(found["process_open_fds"], 0)
+        self.assertFalse(any("library" in name for name in found))
+
+    def test_every_metric_of_the_catalogue(self) -> None:
+        """Every one has a value after a push and a pull, but what tells of a run before there was one; and there is no other."""
+        self.push_manifest("library/one", "latest", self.image("library/one"))
+        self.ask("GET", "/v2/library/one/manifests/latest")
+        names = {re.sub(r"(_bucket|_sum|_count)?(\{.*)?$", "", name) for name in self.numbers()}
+        later = {"regd_cache_bytes", "regd_cache_blobs", "regd_gate_longest_closed_seconds"}
+        self.assertEqual(names, {name for name in CATALOGUE if name not in later and not name.startswith("regd_chore_last_")})
+
+    def test_what_is_under_way(self) -> None:
+        begun = self.ask("POST", "/v2/some/blobs/uploads/", body=b"")
+        client = self.client()
+        head = f"PATCH {path_of(begun['Location'])} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nfive."
+        client.send(head.encode())
+        found = self.numbers()
+        self.assertEqual(found["regd_uploads_in_progress"], 1)
+        self.assertEqual(found['registry_http_in_flight_requests{handler="blob_upload_chunk"}'], 1)
+        client.send(b"more.")
+        self.assertEqual(self.numbers()["regd_uploads_in_progress"], 0)
+
+    def test_storage_errors(self) -> None:
+        driver: Any = failing(lambda: StorageError("on fire"), "stat")
+        self.build(self.config, driver)
+        driver.broken = True
+        self.assertEqual(self.ask("GET", f"/v2/some/blobs/{digest_of(b'')}").status, 503)
+        self.assertEqual(self.numbers()['regd_storage_errors_total{kind="other"}'], 1)
+
+    def test_only_where_it_is_wanted(self) -> None:
+        self.build(MINIMAL)
+        self.assertEqual(self.operator().ask("GET", "/metrics").status, 404)
+        self.build(self.config)
+        self.refused(self.operator().ask("POST", "/numbers"), 405, "UNSUPPORTED")
+        self.assertEqual(self.operator().ask("GET", "/metrics").status, 404)
+
+    def test_alive_and_ready(self) -> None:
+        self.assertEqual(self.operator().ask("GET", "/livez").status, 200)
+        answer = self.operator().ask("GET", "/readyz")
+        self.assertEqual((answer.status, json.loads(answer.body)), (503, {"regd": "starting"}))
+        self.service.running = True
+        self.assertEqual(self.operator().ask("GET", "/readyz").status, 200)
+        self.service._stopping = True
+        answer = self.operator().ask("GET", "/readyz")
+        self.assertEqual((answer.status, json.loads(answer.body)), (503, {"regd": "stopping"}))
+        self.assertEqual(self.operator().ask("GET", "/livez").status, 200)
+        self.service.running = False
