@@ -35,7 +35,7 @@ from regd.config.model import (
     URLRules,
     Validation,
 )
-from regd.config.healthchecks import FileCheck, HealthChecks, HTTPCheck, StorageCheck, TCPCheck
+from regd.config.healthvalues import FileCheck, HealthChecks, HTTPCheck, StorageCheck, TCPCheck
 from regd.config.proxying import HealthCheck, Limits, Route, Timeouts, Upstream, UpstreamTLS
 from regd.config.report import Report, check
 from regd.config.window import Window

@@ -1,85 +1,25 @@
-"""``health``: what is looked at again and again, as ``registry:2`` has it."""
+"""``health``: what is looked at again and again, as ``registry:2`` has it; how it is read."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from regd.config.addresses import TCPAddress, parse_tcp_address
+from regd.config.addresses import parse_tcp_address
 from regd.config.checks import header_fields
 from regd.config.error import shown
+from regd.config.healthvalues import FileCheck, HTTPCheck, TCPCheck
 from regd.config.sections import MILLISECOND, file_path, section
 from regd.config.values import Parser, duration, from_text, integer, list_of
 
-__all__ = ["FileCheck", "HTTPCheck", "HealthChecks", "StorageCheck", "TCPCheck", "file_checks", "http_checks", "look_interval", "tcp_checks"]
+__all__ = ["file_checks", "http_checks", "look_interval", "tcp_checks"]
 
 
 _VISIBLE: Final = re.compile(r"[!-~]+")
-
-
-@dataclass(frozen=True)
-class StorageCheck:
-    """``health.storagedriver``.
-
-    :ivar interval: seconds from one look to the next; as in the classes below.
-    :ivar threshold: how many looks in a row have to fail before it counts; 0 is as 1. As in the classes below.
-    """
-
-    enabled: bool = False
-    interval: float = 10.0
-    threshold: int = 0
-
-
-@dataclass(frozen=True)
-class FileCheck:
-    """One of ``health.file``: a file that says by being there that something is wrong."""
-
-    file: str
-    interval: float = 10.0
-    threshold: int = 0
-
-
-@dataclass(frozen=True)
-class HTTPCheck:
-    """One of ``health.http``: a URL that has to answer HEAD.
-
-    :ivar headers: sent with each request; not shown, because they may hold secrets.
-    :ivar timeout: seconds for an answer.
-    """
-
-    uri: str
-    headers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
-    statuscode: int = 200
-    timeout: float = 10.0
-    interval: float = 10.0
-    threshold: int = 0
-
-
-@dataclass(frozen=True)
-class TCPCheck:
-    """One of ``health.tcp``: an address that has to take connections.
-
-    :ivar timeout: seconds to connect.
-    """
-
-    addr: TCPAddress
-    timeout: float = 10.0
-    interval: float = 10.0
-    threshold: int = 0
-
-
-@dataclass(frozen=True)
-class HealthChecks:
-    """``health``."""
-
-    storagedriver: StorageCheck = field(default_factory=StorageCheck)
-    file: tuple[FileCheck, ...] = ()
-    http: tuple[HTTPCheck, ...] = ()
-    tcp: tuple[TCPCheck, ...] = ()
 
 
 def look_interval() -> Parser[float]:

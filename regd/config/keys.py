@@ -14,7 +14,8 @@ from regd.config.caches import PARTS, maxage, maxsize, remote_url, upstreams
 from regd.config.caching import CacheLimits, CacheUpstream
 from regd.config.error import shown
 from regd.config.foreign import FOREIGN
-from regd.config.healthchecks import FileCheck, HTTPCheck, StorageCheck, TCPCheck, file_checks, http_checks, look_interval, tcp_checks
+from regd.config.healthchecks import file_checks, http_checks, look_interval, tcp_checks
+from regd.config.healthvalues import FileCheck, HTTPCheck, StorageCheck, TCPCheck
 from regd.config.model import GarbageCollect, Network, Platform, UploadPurging
 from regd.config.proxying import Limits, Route, Upstream
 from regd.config.routes import routes

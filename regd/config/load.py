@@ -12,7 +12,7 @@ from regd.config.caching import CacheLimits, CacheUpstream, PullThrough
 from regd.config.document import ListNode, MapNode, Node, is_null, parse_document
 from regd.config.environment import CONFIGURATION_PATH, override
 from regd.config.error import ConfigError, one_line, shown
-from regd.config.healthchecks import HealthChecks, StorageCheck
+from regd.config.healthvalues import HealthChecks, StorageCheck
 from regd.config.model import (
     HTTP,
     AccessLog,

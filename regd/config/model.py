@@ -12,7 +12,7 @@ from typing import Literal
 
 from regd.config.addresses import TCPAddress, UnixAddress
 from regd.config.caching import PullThrough
-from regd.config.healthchecks import HealthChecks
+from regd.config.healthvalues import HealthChecks
 from regd.config.patterns import Pattern
 from regd.config.proxying import Limits, Route
 from regd.config.window import Window

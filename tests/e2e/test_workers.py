@@ -1,6 +1,7 @@
 """Several workers serve one registry: connections are spread evenly, and what one has done the others see at once."""
 
 import json
+import os
 import signal
 import time
 from collections import Counter
@@ -47,6 +48,38 @@ class SpreadTest(GroupTestCase):
         self.assertEqual(sorted(Counter(owner(server, wire) for wire in wires).values()), [30, 30, 30])
         for wire in wires:
             self.assertEqual(ask(wire, "GET", "/v2/").status, 200)
+
+    def test_metrics(self) -> None:
+        """One page for all workers, on which nothing goes back when one of them is replaced."""
+        port = free_port()
+        settings = {"REGISTRY_HTTP_DEBUG_ADDR": f"127.0.0.1:{port}", "REGISTRY_HTTP_DEBUG_PROMETHEUS_ENABLED": "true"}
+        server = self.make(2, settings)
+        operator = Client(port)
+
+        def numbers() -> dict[str, float]:
+            lines = operator.get("/metrics").body.decode().splitlines()
+            return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
+
+        requests = 'registry_http_requests_total{code="200",handler="base",method="get"}'
+        wires = self.wires(server, 2)
+        before = numbers()[requests]
+        for wire in wires.values():
+            for _ in range(5):
+                self.assertEqual(ask(wire, "GET", "/v2/").status, 200)
+        counted = numbers()
+        self.assertEqual((counted[requests], counted["regd_workers"]), (before + 10, 2))
+        os.kill(next(iter(wires)), signal.SIGKILL)
+        self.wait_log(server, "another one takes its place")
+        seen = [counted]
+        deadline = time.monotonic() + 30
+        while seen[-1]["regd_workers"] < 2 or len(seen) < 3:
+            self.assertLess(time.monotonic(), deadline, "another worker")
+            seen.append(numbers())
+            for name, value in seen[-2].items():
+                if name.partition("{")[0].endswith(("_total", "_bucket", "_sum", "_count")):
+                    self.assertGreaterEqual(seen[-1].get(name, 0), value, name)
+            time.sleep(0.1)
+        self.assertEqual(json.loads(operator.get("/readyz").body), {})
 
     def test_variables(self) -> None:
         port = free_port()

@@ -21,6 +21,7 @@ from regd.names import Digest
 from regd.service.serving import Serving
 from regd.service.upkeep import Upkeep
 from regd.storage import layout
+from regd.telemetry.samples import Samples
 
 PURGED = {
     "started": "2026-11-23T02:00:00Z", "seconds": 0.5, "repositories": 2, "uploads": 5, "removed": 3, "bytes_freed": 100, "busy": 1,
@@ -128,6 +129,39 @@ class UpkeepTests(SynchronousTestCase):
             upkeep = self.build(maintenance, delete=delete)
             self.assertEqual(self.variables(upkeep, "garbagecollect")["next"], planned)
             self.successResultOf(Deferred.fromCoroutine(upkeep.stop()))
+
+    def test_samples(self) -> None:
+        upkeep = self.build("garbagecollect: {enabled: true, interval: 1h}, uploadpurging: {enabled: false}")
+        for _ in range(2):
+            self.clock.advance(3600)
+            self.collection.done.callback(dict(COLLECTED))
+        samples = Samples()
+        self.successResultOf(Deferred.fromCoroutine(upkeep.collect(samples)))
+        for name, labels, value in (
+            ("regd_chore_runs_total", ("collection", "done"), 2),
+            ("regd_chore_runs_total", ("collection", "failed"), 0),
+            ("regd_chore_removed_total", ("collection", "blobs"), 10),
+            ("regd_chore_removed_total", ("collection", "links"), 10),
+            ("regd_chore_freed_bytes_total", ("collection",), 10_000),
+            ("regd_chore_skipped_files_total", ("collection",), 2),
+            ("regd_gate_closed_seconds_total", ("collection",), 0.041),
+            ("regd_gate_longest_closed_seconds", ("collection",), 0.0081),
+            ("regd_chore_last_duration_seconds", ("collection",), 1.5),
+            ("regd_chore_last_finished", ("collection",), 1),
+            ("regd_chore_last_start_timestamp_seconds", ("collection",), 1_795_399_200),
+            ("regd_chore_running", ("collection",), 0),
+            ("regd_chore_removed_total", ("purge", "uploads"), 0),
+        ):
+            self.assertAlmostEqual(dict(samples.numbers(name))[labels], value, 6, name)
+
+    def test_a_dry_run_removes_nothing(self) -> None:
+        upkeep = self.build("garbagecollect: {enabled: true, interval: 1h, dryrun: true}, uploadpurging: {enabled: false}")
+        self.clock.advance(3600)
+        self.collection.done.callback({**COLLECTED, "dryrun": True})
+        samples = Samples()
+        self.successResultOf(Deferred.fromCoroutine(upkeep.collect(samples)))
+        self.assertEqual(dict(samples.numbers("regd_chore_removed_total"))["collection", "blobs"], 0)
+        self.assertEqual(dict(samples.numbers("regd_chore_skipped_files_total"))["collection",], 1)
 
     def test_the_window(self) -> None:
         with patch("regd.maintenance.schedule.time.localtime", time.gmtime):

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -29,6 +29,7 @@ class FakeWorker:
     def __init__(self) -> None:
         self.configured: list[tuple[str, bytes]] = []
         self.failure: Exception | None = None
+        self.measured = 0
 
     def configure(self, path: str, source: bytes) -> None:
         if self.failure is not None:
@@ -37,6 +38,10 @@ class FakeWorker:
 
     def variables(self) -> dict[str, object]:
         return {"pid": 5, "open_connections": 3}
+
+    def samples(self) -> bytes:
+        self.measured += 1
+        return b"%d" % self.measured * 100_000
 
 
 class ControlTests(SynchronousTestCase):
@@ -92,6 +97,18 @@ class ControlTests(SynchronousTestCase):
         self.worker.failure = None
         self.successResultOf(self.configure(b"y"))
         self.assertEqual(self.worker.configured, [("/etc/é", b"y")])
+
+    def test_samples_of_any_length(self) -> None:
+        """They come in parts, all of one moment, also when two ask at once."""
+        asked = [Deferred.fromCoroutine(self.parents_end.samples()) for _ in range(2)]
+        self.carry()
+        self.assertEqual([self.successResultOf(one) for one in asked], [b"1" * 100_000, b"2" * 100_000])
+
+    def test_samples_of_a_worker_that_goes(self) -> None:
+        asked = [Deferred.fromCoroutine(self.parents_end.samples()) for _ in range(2)]
+        self.parents_end.connectionLost(Failure(ConnectionLost()))
+        for one in asked:
+            self.failureResultOf(one)
 
     def test_variables(self) -> None:
         done = Deferred.fromCoroutine(self.parents_end.variables())
