@@ -8,6 +8,7 @@ from __future__ import annotations
 from regd.config.addresses import TCPAddress, UnixAddress
 from regd.config.caching import CacheLimits, CacheUpstream, PullThrough
 from regd.config.error import ConfigError
+from regd.config.healthvalues import FileCheck, HealthChecks, HTTPCheck, StorageCheck, TCPCheck
 from regd.config.load import DEFAULT_PATH, default_path, load, parse
 from regd.config.model import (
     HTTP,
@@ -35,7 +36,6 @@ from regd.config.model import (
     URLRules,
     Validation,
 )
-from regd.config.healthvalues import FileCheck, HealthChecks, HTTPCheck, StorageCheck, TCPCheck
 from regd.config.proxying import HealthCheck, Limits, Route, Timeouts, Upstream, UpstreamTLS
 from regd.config.report import Report, check
 from regd.config.window import Window

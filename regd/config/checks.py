@@ -111,7 +111,7 @@ def metrics_path(found: str) -> str:
         return "/metrics"
     own = found.startswith("/debug/") or found in {"/livez", "/readyz"}
     if not _PREFIX.fullmatch(f"{found}/") or {".", ".."} & set(found.split("/")) or own:
-        msg = "a path that starts with / and does not end with it, of letters, digits and . _ ~ -, such as /metrics, and no page that is there"
+        msg = "a path that starts with / and does not end with it, of letters, digits and . _ ~ -, no other page's, such as /metrics"
         raise ValueError(msg)
     return found
 

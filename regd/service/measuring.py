@@ -7,6 +7,7 @@ import resource
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -189,11 +190,9 @@ def collect_chore(samples: Samples, chore: str, state: ChoreState) -> None:
         samples.add("regd_chore_removed_total", totals.get(key, 0), chore, what)
     if last is None:
         return
-    try:
+    # That of another version may say it otherwise.
+    with suppress(ValueError):
         samples.add("regd_chore_last_start_timestamp_seconds", datetime.fromisoformat(str(last.get("started"))).timestamp(), chore)
-    except ValueError:
-        # A summary of another version.
-        pass
     samples.add("regd_chore_last_duration_seconds", _number(last, "seconds"), chore)
     samples.add("regd_chore_last_finished", bool(last.get("finished")), chore)
     samples.add("regd_gate_longest_closed_seconds", _number(last, "longest_closed_milliseconds") / 1000, chore)

@@ -1,6 +1,6 @@
 """
-Every metric that there is. ``docs/metrics.rst`` has the same, which ``tests/telemetry/test_metrics_page.py`` sees to, and nothing else can be
-counted: :class:`~regd.telemetry.samples.Samples` takes no other name.
+Every metric that there is. ``docs/metrics.rst`` has the same, which ``tests/telemetry/test_metrics_page.py`` sees to, and nothing else can
+be counted: :class:`~regd.telemetry.samples.Samples` takes no other name.
 
 Labels have few values, and never any that a client chooses: a route, a method, a status, a kind of thing.
 """

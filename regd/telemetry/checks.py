@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, Protocol
+from twisted.web.http_headers import Headers
 
 from regd.config import FileCheck, HealthChecks, HTTPCheck, TCPCheck
 from regd.storage.driver import Driver, StorageError
@@ -59,6 +60,9 @@ class Check:
             self._timer.cancel()
             self._timer = None
 
+    def _again(self) -> None:
+        Deferred.fromCoroutine(self._go())
+
     async def _go(self) -> None:
         self._timer = None
         try:
@@ -69,7 +73,7 @@ class Check:
         self._problem = problem
         # It may have been stopped while it looked.
         if self._running:
-            self._timer = self._clock.callLater(self._interval, lambda: Deferred.fromCoroutine(self._go()) and None)
+            self._timer = self._clock.callLater(self._interval, self._again)
 
 
 def make_checks(health: HealthChecks, driver: Driver, reactor: Any) -> list[Check]:
@@ -109,7 +113,7 @@ def _file(check: FileCheck) -> Look:
 
 def _http(check: HTTPCheck, reactor: Any) -> Look:
     async def look() -> str:
-        headers = {name: list(values) for name, values in check.headers.items()}
+        headers = Headers({name.encode(): [value.encode() for value in values] for name, values in check.headers.items()})
         asked: Deferred[Any] = treq.head(
             check.uri, headers=headers, timeout=check.timeout, unbuffered=True, persistent=False, reactor=reactor
         )

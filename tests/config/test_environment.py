@@ -69,14 +69,19 @@ class RuleTests(ConfigCase):
         ):
             self.assertIn(f"notifications.events.includereferences ({name})", self.warnings(**{name: "true"})[0])
         for name, path in {
-            "REGISTRY_HEALTH_FILECHECKERS_0_FILE": "health.file",
-            "REGISTRY_HEALTH_HTTPCHECKERS_0_URI": "health.http",
-            "REGISTRY_HEALTH_TCPCHECKERS_0_ADDR": "health.tcp",
             "REGISTRY_COMPATIBILITY_SCHEMA1_TRUSTKEY": "compatibility.schema1.signingkeyfile",
             "REGISTRY_LOG_HOOKS_0_MAILOPTIONS_FROM": "log.hooks",
             "REGISTRY_LOG_HOOKS_0_OPTIONS_SMTP_ADDR": "log.hooks",
         }.items():
             self.assertEqual([warning.split(" (")[0] for warning in self.warnings(**{name: "x"})], [path])
+
+    def test_names_of_go_fields_of_checks(self) -> None:
+        health = self.config(
+            REGISTRY_HEALTH_FILECHECKERS_0_FILE="/down",
+            REGISTRY_HEALTH_HTTPCHECKERS_0_URI="http://a/",
+            REGISTRY_HEALTH_TCPCHECKERS_0_ADDR="a:1",
+        ).health
+        self.assertEqual((health.file[0].file, health.http[0].uri, str(health.tcp[0].addr)), ("/down", "http://a/", "a:1"))
 
     def test_names_that_the_operator_chooses(self) -> None:
         config = self.config("log: {fields: {Service: a}}", REGISTRY_LOG_FIELDS_SERVICE="b", REGISTRY_LOG_FIELDS_NEW="c")

@@ -124,8 +124,7 @@ class FileTests(ConfigCase):
         self.assertEqual(loaded.config.storage.driver, FilesystemStorage("/var/lib/registry", 100))
         self.assertEqual(dict(loaded.config.http.headers), {"X-Content-Type-Options": ("nosniff",)})
         self.assertEqual(dict(loaded.config.log.fields), {"service": "registry"})
-        (warning,) = loaded.warnings
-        self.assertTrue(warning.startswith("health.storagedriver.enabled (line 16), "), warning)
+        self.assertEqual((loaded.config.health.storagedriver.threshold, loaded.warnings), (3, ()))
         loaded = self.load(RECIPE)
         self.assertEqual(loaded.warnings, ())
         self.assertTrue(loaded.config.storage.delete.enabled)
