@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from contextlib import suppress
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,7 +74,7 @@ class SamplesTests(SynchronousTestCase):
 
     @given(st.recursive(st.none() | st.integers() | st.text(), st.lists))
     def test_any_json(self, document: object) -> None:
-        with suppress(ValueError):
+        with contextlib.suppress(ValueError):
             Samples.from_json(json.dumps(document).encode())
 
 
