@@ -12,8 +12,8 @@ from pathlib import Path
 from tests.e2e.daemon import Regd
 from tests.e2e.group import GroupTestCase, ask, owner
 from tests.e2e.images import noise
-from tests.e2e.process import wait_until
-from tests.e2e.rawhttp import digest_of
+from tests.e2e.process import free_port, wait_until
+from tests.e2e.rawhttp import Client, digest_of
 from tests.e2e.wire import Wire
 
 OCTETS = "application/octet-stream"
@@ -196,9 +196,12 @@ class GroupEndTest(GroupTestCase):
         return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
     def test_sigterm_waits_for_an_upload(self) -> None:
-        server = self.make(2, {"REGISTRY_HTTP_DRAINTIMEOUT": "20s"})
+        port = free_port()
+        server = self.make(2, {"REGISTRY_HTTP_DRAINTIMEOUT": "20s", "REGISTRY_HTTP_DEBUG_ADDR": f"127.0.0.1:{port}"})
+        operator = Client(port)
         workers = server.program.children()
         wire, location = self.uploading(server)
+        self.assertEqual(operator.get("/readyz").status, 200)
         # As systemd does, to all of them.
         for pid in (*workers, server.program.pid):
             os.kill(pid, signal.SIGTERM)
@@ -206,6 +209,10 @@ class GroupEndTest(GroupTestCase):
         self.assertTrue(server.program.is_alive())
         with self.assertRaises(ConnectionRefusedError):
             server.client.get("/v2/")
+        # Load balancers hear of it, and nobody restarts it.
+        answer = operator.get("/readyz")
+        self.assertEqual((answer.status, answer.body), (503, b'{"regd":"stopping"}\n'))
+        self.assertEqual(operator.get("/livez").status, 200)
         wire.socket.sendall(b"x" * 50)
         self.assertEqual(wire.answer().status, 202)
         wait_until(lambda: not server.program.is_alive(), 10, "the daemon to end")

@@ -17,6 +17,7 @@ from regd.proxy.remote.errors import NotThere
 from regd.proxy.remote.values import RemoteBlob
 from regd.service.serving import Serving
 from regd.storage.memory import MemoryDriver
+from regd.telemetry.samples import Samples
 from tests.proxy.cache.support import FakeRemote
 from tests.web.support import MINIMAL, OCTETS, ApiCase, descriptor, digest_of, index
 
@@ -236,6 +237,13 @@ class LifeTests(CacheCase):
         self.hub.put("latest", IMAGE)
         self.ask("GET", "/v2/docker.io/library/alpine/manifests/latest")
         first = self.hub
+
+        def misses() -> float:
+            samples = Samples()
+            self.service.serving.collect(samples)
+            return dict(samples.numbers("registry_proxy_misses_total"))["manifest",]
+
+        self.assertEqual(misses(), 1)
         # Not a cache any more: what is here is served, and can be pushed to.
         self.configure(MINIMAL)
         self.assertEqual(first.ends, ["closed"])
@@ -245,6 +253,7 @@ class LifeTests(CacheCase):
         # And again.
         self.configure(self.config)
         self.assertIsNot(self.hub, first)
+        self.assertEqual(misses(), 1)
         self.refused(self.ask("POST", "/v2/docker.io/library/mine/blobs/uploads/", body=b""), 405, "UNSUPPORTED")
 
     def test_requests_that_run(self) -> None:
