@@ -45,6 +45,10 @@ _FEW_FILES = 4096
 #: How long a worker may take to end, beyond what its requests and handlers may, before it is killed, in seconds.
 _MARGIN = 5.0
 
+#: How many failing checks clients are told of, and how long their names may be.
+_FEW_NAMES = 5
+_LONGEST_NAME = 200
+
 Address = TCPAddress | UnixAddress
 
 
@@ -187,6 +191,7 @@ class RegistryService(MultiService):
         """SIGHUP: read the configuration again."""
         if self._stopping:
             return
+        watched = self.serving.config.health, self.serving.driver
         try:
             loaded = load(self._path, os.environ)
             config, stays = keep(self.serving.config, loaded.config)
@@ -203,9 +208,12 @@ class RegistryService(MultiService):
             self._log.warn("{path}: {key} has changed, which needs a restart; what it was stays in effect", path=loaded.path, key=key)
         if self._observer is not None:
             self._observer.configure(config.log.level, config.log.formatter, config.log.fields)
-        self._health.stop()
-        self._health = self._make_health()
-        self._health.start()
+        if (config.health, self.serving.driver) != watched:
+            # What is not watched any more refuses nobody. Else the checks go on, and so does what they have found.
+            self._health.stop()
+            self._health = self._make_health()
+            self._refuse({})
+            self._health.start()
         self.debug_site.resource = self._debug_root()
         self.upkeep.configure()
         if self.group is None:
@@ -247,7 +255,15 @@ class RegistryService(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     def _make_health(self) -> Health:
-        return Health(self.serving.driver, make_checks(self.serving.config.health, self.serving.driver, self._reactor))
+        driver = self.serving.driver
+        return Health(driver, make_checks(self.serving.config.health, driver, self._reactor), self._refuse)
+
+    def _refuse(self, failing: Mapping[str, str]) -> None:
+        """Refuse clients while anything fails, as ``registry:2`` does. What exactly is wrong is for operators."""
+        reason = _refusal(failing)
+        self.serving.refuse(reason)
+        if self.group is not None:
+            self.group.refuse(reason)
 
     def _debug_root(self) -> Leaf:
         config = self.serving.config
@@ -275,6 +291,7 @@ class RegistryService(MultiService):
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         found.add("process_cpu_seconds_total", ended.ru_utime + ended.ru_stime)
         found.add("process_start_time_seconds", self._began)
+        found.add("regd_health_checks_failing", len(self._health.failing))
         found.add("regd_build_info", 1, __version__)
         return found
 
@@ -316,6 +333,20 @@ def _storage_text(config: Config) -> str:
     if isinstance(storage, NoStorage):
         return "upstreams"
     return storage.rootdirectory if isinstance(storage, FilesystemStorage) else "memory (everything is lost when it stops)"
+
+
+def _refusal(failing: Mapping[str, str]) -> str:
+    """
+    What clients are told: which checks fail, the first of them by their names.
+
+    :returns: nothing when none does.
+    """
+    if not failing:
+        return ""
+    # The query of a URL may hold what is not for everybody.
+    names = [name.partition("?")[0][:_LONGEST_NAME] for name in sorted(failing)]
+    more = f" and {len(names) - _FEW_NAMES} more" if len(names) > _FEW_NAMES else ""
+    return f"the health check of {', '.join(names[:_FEW_NAMES])}{more} fails; try again later"
 
 
 def _counted_together(caches: list[dict[str, Any]]) -> dict[str, dict[str, int]]:

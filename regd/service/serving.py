@@ -36,7 +36,7 @@ from regd.web.dispatch import Dispatcher
 from regd.web.lists import ListHandlers
 from regd.web.manifests import ManifestHandlers
 from regd.web.request import StreamingRequest, StreamingSite
-from regd.web.site import Root
+from regd.web.site import Closed, Root
 from regd.web.state import StateSigner
 from regd.web.strict import HeadLimits
 from regd.web.uploads import UploadHandlers
@@ -96,7 +96,10 @@ class Serving:
         #: The registries that this one is a cache of, likewise, and the cache.
         self._remotes: Remotes | None = None
         self._cache: PullThroughCache | None = None
-        self.site = StreamingSite(self._root(), self._log_access, reactor)
+        #: What answers from storage, unless clients are refused; and why they are, or nothing.
+        self._own = self._root()
+        self._refusal = ""
+        self.site = StreamingSite(self._own, self._log_access, reactor)
 
     def start(self) -> None:
         """
@@ -136,6 +139,15 @@ class Serving:
         if replaced is not None:
             # The requests that it has are answered all the same.
             replaced.close()
+
+    def refuse(self, reason: str) -> None:
+        """
+        Answer every request from the next one on with 503, but those that a route passes on.
+
+        :param reason: what clients are told; empty to answer as usual again.
+        """
+        self._refusal = reason
+        self._place()
 
     @property
     def connections(self) -> int:
@@ -207,11 +219,16 @@ class Serving:
     def _set_resource(self) -> None:
         limits = self.config.http.limits
         self.site.limits = HeadLimits(limits.line, limits.header, limits.fields)
-        root = self._root()
+        self._own = self._root()
+        self._place()
+
+    def _place(self) -> None:
+        """Have the right thing answer: nothing is asked about that on the way of a request."""
+        own = Closed(self._dispatcher, self._refusal) if self._refusal else self._own
         if self._proxy is None:
-            self.site.resource = root
+            self.site.resource = own
         else:
-            self._proxy.own = None if isinstance(self.config.storage.driver, NoStorage) else root
+            self._proxy.own = None if isinstance(self.config.storage.driver, NoStorage) else own
             self.site.resource = self._proxy
 
     def _root(self) -> Root:

@@ -48,6 +48,7 @@ class Worker:
         self._serving: Serving | None = None
         self._taking: TakingEnd | None = None
         self._leaving = False
+        self._refusal = ""
         self.status = 0
 
     def configure(self, path: str, source: bytes) -> None:
@@ -64,6 +65,7 @@ class Worker:
             if self._serving is None:
                 serving = Serving(config, self._access_stream, self._reactor)
                 serving.start()
+                serving.refuse(self._refusal)
                 self._serving = serving
                 self._taking = TakingEnd(self._channel, self._adopt, self._reactor)
                 serving.site.on_close = self._taking.connection_closed
@@ -75,6 +77,12 @@ class Worker:
                 self.status = 1
                 self._reactor.callLater(0, self.leave)
             raise CannotServe(str(error)) from None
+
+    def refuse(self, reason: str) -> None:
+        """See :class:`~regd.workers.control.Asked`."""
+        self._refusal = reason
+        if self._serving is not None:
+            self._serving.refuse(reason)
 
     def variables(self) -> dict[str, object]:
         """See :class:`~regd.workers.control.Asked`."""

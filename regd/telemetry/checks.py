@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 
 from regd.config import FileCheck, HealthChecks, HTTPCheck, TCPCheck
@@ -20,6 +21,7 @@ __all__ = ["Check", "make_checks"]
 
 #: What is wrong, or nothing.
 Look = Callable[[], Awaitable[str]]
+
 
 class Check:
     """
@@ -32,6 +34,8 @@ class Check:
     :param clock: ``Any``: a reactor is typed as the union of what reactors may be.
     """
 
+    _log = Logger()
+
     def __init__(self, name: str, look: Look, interval: float, threshold: int, clock: Any) -> None:
         self.name = name
         self._look = look
@@ -42,15 +46,21 @@ class Check:
         self._problem = ""
         self._running = False
         self._timer: IDelayedCall | None = None
+        self._changed: Callable[[], None] = lambda: None
 
     @property
     def problem(self) -> str:
         """What is wrong; empty as long as that was not seen often enough, and before the first look."""
         return self._problem if self._failures >= self._threshold else ""
 
-    def start(self) -> None:
-        """Look now, and from now on."""
+    def start(self, changed: Callable[[], None] = lambda: None) -> None:
+        """
+        Look now, and from now on.
+
+        :param changed: called whenever it begins to fail, and when it is well again.
+        """
         self._running = True
+        self._changed = changed
         Deferred.fromCoroutine(self._go())
 
     def stop(self) -> None:
@@ -69,11 +79,20 @@ class Check:
             problem = await self._look()
         except Exception as error:  # noqa: BLE001 - a check that fails, however, is a check that fails
             problem = str(error) or type(error).__name__
+        # It may have been stopped while it looked.
+        if not self._running:
+            return
+        failed = bool(self.problem)
         self._failures = self._failures + 1 if problem else 0
         self._problem = problem
-        # It may have been stopped while it looked.
-        if self._running:
-            self._timer = self._clock.callLater(self._interval, self._again)
+        self._timer = self._clock.callLater(self._interval, self._again)
+        if bool(self.problem) != failed:
+            if self.problem:
+                text = "health check {name} fails, and clients are refused until it is well: {problem}"
+                self._log.error(text, name=self.name, problem=problem)
+            else:
+                self._log.info("health check {name} is well again", name=self.name)
+            self._changed()
 
 
 def make_checks(health: HealthChecks, driver: Driver, reactor: Any) -> list[Check]:
@@ -105,8 +124,12 @@ def _storage(driver: Driver) -> Look:
 
 def _file(check: FileCheck) -> Look:
     async def look() -> str:
-        # As registry:2 says it.
-        return "file exists" if os.path.lexists(check.file) else ""
+        try:
+            os.lstat(check.file)
+        except FileNotFoundError:
+            return ""
+        # As registry:2 says it; and as with registry:2 a place that cannot be looked at is not well either.
+        return "file exists"
 
     return look
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from regd.errors import BadRequest, NotFound, RegistryError
+from regd.errors import BadRequest, NotFound, RegistryError, Unavailable
 from regd.web.dispatch import Dispatcher
 from regd.web.leaf import Leaf
 from regd.web.request import StreamingRequest
 from regd.web.response import Response, error_response
 from regd.web.routes import Routes
 
-__all__ = ["Root"]
+__all__ = ["Closed", "Root"]
+
+#: When a client may ask again, in seconds: how often health checks look, unless something else is configured.
+_RETRY_AFTER: Final = {"Retry-After": "10"}
 
 
 class Root(Leaf):
@@ -64,3 +68,23 @@ class Root(Leaf):
             request.route = found[0]
         request.prepath, request.postpath = [], path[len(self._prefix) :].split(b"/")
         return self._routes.render(request)
+
+
+class Closed(Leaf):
+    """
+    Stands where :class:`Root` does while the registry is not well, and answers every request with 503, as ``registry:2`` does. Requests
+    that have begun are finished.
+
+    :param reason: what clients are told.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, reason: str) -> None:
+        self._dispatcher = dispatcher
+        self._reason = reason
+
+    def render(self, request: StreamingRequest) -> object:
+        """Refuse a request."""
+        return self._dispatcher.answering(self._refuse).render(request)
+
+    async def _refuse(self) -> Response:
+        raise Unavailable(self._reason, headers=_RETRY_AFTER)

@@ -16,7 +16,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols.amp import AMP, Boolean, Command, Integer, String, Unicode
 from twisted.python.failure import Failure
 
-__all__ = ["CannotServe", "Configure", "Measure", "ParentControl", "Variables", "WorkerControl"]
+__all__ = ["CannotServe", "Configure", "Measure", "ParentControl", "Refuse", "Variables", "WorkerControl"]
 
 #: AMP's values have 65,535 bytes at most; a configuration may be longer.
 _PART = 60_000
@@ -34,6 +34,12 @@ class Configure(Command):
 
     arguments = [(b"path", Unicode()), (b"part", String()), (b"last", Boolean())]
     errors = {CannotServe: b"CANNOT_SERVE"}
+
+
+class Refuse(Command):
+    """To a worker: answer every request with 503, and tell clients this reason; where it is empty, answer as usual."""
+
+    arguments = [(b"reason", Unicode())]
 
 
 class Variables(Command):
@@ -73,6 +79,14 @@ class WorkerControl(AMP):
         for answer in answers:
             await answer
 
+    async def refuse(self, reason: str) -> None:
+        """
+        See :class:`Refuse`.
+
+        :param reason: some thousand characters at most.
+        """
+        await self._ask(Refuse, reason=reason)
+
     async def variables(self) -> dict[str, Any]:
         """The worker's numbers."""
         answer = await self._ask(Variables)
@@ -108,6 +122,9 @@ class Asked(Protocol):
         :raises CannotServe: when it cannot be done.
         """
 
+    def refuse(self, reason: str) -> None:
+        """See :class:`Refuse`. May come before the first configuration."""
+
     def variables(self) -> dict[str, object]:
         """See :class:`Variables`."""
 
@@ -136,6 +153,11 @@ class ParentControl(AMP):
         if last:
             source, self._parts = b"".join(self._parts), []
             self._asked.configure(path, source)
+        return {}
+
+    @Refuse.responder
+    def _refuse(self, reason: str) -> dict[str, object]:
+        self._asked.refuse(reason)
         return {}
 
     @Variables.responder

@@ -80,6 +80,7 @@ class Group:
         #: What workers had counted that have ended since, as far as they had said.
         self._past = Samples()
         self._stopping = False
+        self._refusal = ""
         self._all_ended: Deferred[None] = Deferred()
         self.ready: Deferred[None] = Deferred()
         # -P: what lies in the directory that the daemon was started in is no module of its.
@@ -115,6 +116,16 @@ class Group:
         asked = [Deferred.fromCoroutine(self._bring_up(worker)) for worker in self._workers if worker.ready]
         outcomes = await DeferredList(asked, consumeErrors=True)
         return sum(1 for fine, in_effect in outcomes if fine and in_effect)
+
+    def refuse(self, reason: str) -> None:
+        """
+        Have all workers, those that come later included, answer every request with 503.
+
+        :param reason: what clients are told; empty to have them answer as usual.
+        """
+        self._refusal = reason
+        for worker in self._workers:
+            Deferred.fromCoroutine(self._refuse(worker))
 
     async def variables(self) -> list[dict[str, Any]]:
         """The numbers of each worker; of one that does not answer, its process id alone."""
@@ -157,7 +168,16 @@ class Group:
     def _started(self, child: Child) -> None:
         worker = _Worker(child)
         self._workers.append(worker)
+        if self._refusal:
+            # What is said first is heard first: it serves nobody before it knows.
+            Deferred.fromCoroutine(self._refuse(worker))
         Deferred.fromCoroutine(self._bring_up(worker))
+
+    async def _refuse(self, worker: _Worker) -> None:
+        try:
+            await worker.child.control.refuse(self._refusal)
+        except Exception:  # noqa: BLE001 - the connection is lost in one of many ways; the end of the process is told elsewhere
+            return
 
     async def _bring_up(self, worker: _Worker) -> bool:
         """

@@ -108,14 +108,20 @@ class MakeTests(SynchronousTestCase):
             file.touch()
             clock.advance(10)
             self.assertEqual((check.name, check.problem), (str(file), "file exists"))
+            # A place that cannot be looked at is not well either; as with registry:2.
+            (strange,) = make_checks(HealthChecks(file=(FileCheck(str(file / "below")),)), MemoryDriver(), clock)
+            strange.start()
+            self.assertIn("Not a directory", strange.problem)
+            strange.stop()
             check.stop()
 
 
 class NetworkTests(TestCase):
     async def looked(self, checks: HealthChecks) -> Check:
         (check,) = make_checks(checks, MemoryDriver(), LOOP)
-        check.stop()
+        check._running = True
         await check._go()
+        check.stop()
         return check
 
     async def test_tcp(self) -> None:

@@ -30,11 +30,15 @@ class FakeWorker:
         self.configured: list[tuple[str, bytes]] = []
         self.failure: Exception | None = None
         self.measured = 0
+        self.refused: list[str] = []
 
     def configure(self, path: str, source: bytes) -> None:
         if self.failure is not None:
             raise self.failure
         self.configured.append((path, source))
+
+    def refuse(self, reason: str) -> None:
+        self.refused.append(reason)
 
     def variables(self) -> dict[str, object]:
         return {"pid": 5, "open_connections": 3}
@@ -109,6 +113,13 @@ class ControlTests(SynchronousTestCase):
         self.parents_end.connectionLost(Failure(ConnectionLost()))
         for one in asked:
             self.failureResultOf(one)
+
+    def test_refusing(self) -> None:
+        for reason in ("the health check of /é fails", ""):
+            done = Deferred.fromCoroutine(self.parents_end.refuse(reason))
+            self.carry()
+            self.successResultOf(done)
+            self.assertEqual(self.worker.refused[-1], reason)
 
     def test_variables(self) -> None:
         done = Deferred.fromCoroutine(self.parents_end.variables())
