@@ -450,6 +450,18 @@ class FetchCase(SynchronousTestCase):
         result: T = outcome[0]
         return result
 
+    # The upstream
+
+    def feed(self, size: int) -> None:
+        """Let so many bytes more come from the upstream, and everybody have a turn."""
+        self.remote.body.feed(size)
+        self.pass_time()
+
+    def finish(self) -> None:
+        """Let the rest come from the upstream, and everybody have a turn."""
+        self.remote.body.finish()
+        self.pass_time()
+
     # Clients
 
     def get(
@@ -532,6 +544,12 @@ class FetchCase(SynchronousTestCase):
         self.assertEqual(len(client.got), len(content))
         self.assertEqual(bytes(client.got), content)
 
+    def assert_fetched(self, digest: Digest, content: bytes) -> None:
+        """A client that asks for it now gets it, when the rest has come from the upstream."""
+        client = self.get(digest)
+        self.finish()
+        self.assert_got(client, content)
+
     # The storage
 
     def stored(self, digest: Digest, process: Process | None = None) -> bytes | None:
@@ -583,6 +601,12 @@ class FetchCase(SynchronousTestCase):
         digest = Digest.of(content, algorithm)
         (remote or self.remote).blobs[digest] = content
         return digest, content
+
+    def assert_nothing_kept(self, digest: Digest) -> None:
+        """Neither the blob nor a part of it is here, and nothing is left open."""
+        self.assertIsNone(self.stored(digest))
+        self.assertIsNone(self.fetched(digest))
+        self.assert_nothing_open()
 
     def assert_nothing_open(self) -> None:
         """After all clients have gone: no connection, no timer, no lock is left."""

@@ -19,16 +19,13 @@ class FetchTest(FetchCase):
     def test_the_first_bytes_go_out_while_the_rest_is_to_come(self) -> None:
         digest, content = self.offer()
         client = self.get(digest)
-        self.remote.body.feed(1000)
-        self.pass_time()
+        self.feed(1000)
         self.assertEqual(bytes(client.got), content[:1000])
         self.assertEqual(client.size, len(content))
-        self.remote.body.feed(50_000)
-        self.pass_time()
+        self.feed(50_000)
         self.assertEqual(bytes(client.got), content[:51_000])
         self.assertIsNone(self.stored(digest))
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assert_got(client, content)
         self.assertEqual(self.stored(digest), content)
         self.assertTrue(self.linked(NAME, digest))
@@ -42,8 +39,7 @@ class FetchTest(FetchCase):
         for size in (100, 100_000):
             digest, content = self.offer(size)
             first = self.get(digest)
-            self.remote.body.finish()
-            self.pass_time()
+            self.finish()
             self.assert_got(first, content)
             self.remote.asked.clear()
             self.assert_got(self.get(digest), content)
@@ -57,8 +53,7 @@ class FetchTest(FetchCase):
         fast = [self.get(digest) for _ in range(10)]
         slow = [self.get(digest, allowance=1000 * number) for number in range(10)]
         while self.remote.bodies:
-            self.remote.body.feed(70_000)
-            self.pass_time()
+            self.feed(70_000)
         late = self.get(digest)
         for client in (*fast, late):
             self.assert_got(client, content)
@@ -87,14 +82,12 @@ class FetchTest(FetchCase):
     def test_a_client_that_leaves_stops_nothing(self) -> None:
         digest, content = self.offer()
         clients = [self.get(digest) for _ in range(3)]
-        self.remote.body.feed(10_000)
-        self.pass_time()
+        self.feed(10_000)
         for client in clients:
             self.leave(client)
         self.pass_time()
         self.assertFalse(self.remote.body.closed)
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assertEqual(self.stored(digest), content)
         self.assert_nothing_open()
 
@@ -105,8 +98,7 @@ class FetchTest(FetchCase):
         self.leave(clients[0])
         self.remote.release()
         self.leave(clients[1])
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assertEqual(self.stored(digest), content)
         self.assert_nothing_open()
 
@@ -114,30 +106,22 @@ class FetchTest(FetchCase):
         digest, content = self.offer()
         self.remote.blobs[digest] = content[:-1] + bytes([content[-1] ^ 1])
         clients = [self.get(digest) for _ in range(3)]
-        self.remote.body.feed(len(content) - 1)
-        self.pass_time()
-        self.remote.body.finish()
-        self.pass_time()
+        self.feed(len(content) - 1)
+        self.finish()
         for client in clients:
             self.assertTrue(client.cut)
             self.assertLess(len(client.got), len(content))
-        self.assertIsNone(self.stored(digest))
-        self.assertIsNone(self.fetched(digest))
-        self.assert_nothing_open()
+        self.assert_nothing_kept(digest)
         # It is not remembered against anybody.
         self.remote.blobs[digest] = content
-        again = self.get(digest)
-        self.remote.body.finish()
-        self.pass_time()
-        self.assert_got(again, content)
+        self.assert_fetched(digest, content)
 
     def test_a_small_blob_is_given_out_when_it_is_whole(self) -> None:
         for size in (0, 1, 2000, 32 * 1024):
             digest, content = self.offer(size)
             clients = [self.get(digest) for _ in range(3)]
             if size:
-                self.remote.body.feed(size // 2)
-                self.pass_time()
+                self.feed(size // 2)
                 self.assertFalse(clients[0].done)
                 self.remote.body.finish()
             self.pass_time()
@@ -150,23 +134,18 @@ class FetchTest(FetchCase):
         digest, _content = self.offer(1000)
         self.remote.blobs[digest] = bytes(1000)
         clients = [self.get(digest) for _ in range(3)]
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         for client in clients:
             self.assertIsInstance(client.refused, BadGateway)
-        self.assertIsNone(self.stored(digest))
-        self.assertIsNone(self.fetched(digest))
-        self.assert_nothing_open()
+        self.assert_nothing_kept(digest)
 
     def test_a_blob_of_unknown_length_is_given_out_when_it_is_whole(self) -> None:
         digest, content = self.offer()
         self.remote.answering = chunked
         clients = [self.get(digest), self.get(digest)]
-        self.remote.body.feed(50_000)
-        self.pass_time()
+        self.feed(50_000)
         self.assertFalse(clients[0].done)
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         for client in clients:
             self.assert_got(client, content)
         self.assertEqual(len(self.remote.asked), 1)
@@ -174,10 +153,7 @@ class FetchTest(FetchCase):
 
     def test_both_algorithms(self) -> None:
         digest, content = self.offer(algorithm="sha512")
-        client = self.get(digest)
-        self.remote.body.finish()
-        self.pass_time()
-        self.assert_got(client, content)
+        self.assert_fetched(digest, content)
         self.assertEqual(self.stored(digest), content)
 
     def test_what_the_upstream_says_is_what_the_client_is_told(self) -> None:
@@ -227,8 +203,7 @@ class FetchTest(FetchCase):
         self.remote.body.feed(1)
         self.assertEqual(self.result(self.process.blobs.stat(NAME, digest)).size, len(content))
         self.assertEqual(len(self.remote.asked), 1)
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assert_got(client, content)
 
     def test_head_where_the_upstream_does_not_say_how_long(self) -> None:
@@ -237,8 +212,7 @@ class FetchTest(FetchCase):
         self.remote.answering = chunked
         looking = Deferred.fromCoroutine(self.process.blobs.stat(NAME, digest))
         self.pass_time()
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assertEqual(self.successResultOf(looking).size, len(content))
 
     def test_local_repositories_are_left_alone(self) -> None:
@@ -272,14 +246,12 @@ class FetchTest(FetchCase):
     def test_a_fetch_is_joined_by_other_repositories_whose_upstream_has_it(self) -> None:
         digest, content = self.offer()
         first = self.get(digest)
-        self.remote.body.feed(1000)
-        self.pass_time()
+        self.feed(1000)
         second = self.get(digest, name=OTHER)
         self.remote.errors.append(remote.Denied("no"))
         third = self.get(digest, name=RepositoryName.parse("docker.io/library/secret"))
         self.assertIsInstance(third.refused, Denied)
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         for client in (first, second):
             self.assert_got(client, content)
         self.assertEqual(len(self.remote.gets), 1)
@@ -305,18 +277,14 @@ class FetchTest(FetchCase):
     def test_a_blob_that_is_evicted_is_fetched_again(self) -> None:
         digest, content = self.offer()
         for number in range(2):
-            client = self.get(digest)
-            self.remote.body.finish()
-            self.pass_time()
-            self.assert_got(client, content)
+            self.assert_fetched(digest, content)
             self.result(self.process.driver.delete(layout.blob_data(digest)))
             self.assertEqual(len(self.remote.asked), number + 1)
 
     def test_who_reads_keeps_reading_when_it_is_evicted(self) -> None:
         digest, content = self.offer()
         client = self.get(digest, allowance=1000)
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.result(self.process.driver.delete(layout.blob_data(digest)))
         client.allowance = None
         self.pass_time()
@@ -340,8 +308,7 @@ class FetchTest(FetchCase):
                 self.pass_time(0.5)
                 self.assertEqual([(request.start, request.end) for request in self.remote.gets], [(0, None), (offset, None)])
                 self.assertFalse(client.done)
-                self.remote.body.finish()
-                self.pass_time()
+                self.finish()
                 self.assert_got(client, content)
                 self.assert_nothing_open()
                 self.assertEqual(self.stored(digest), content)
@@ -375,8 +342,7 @@ class FetchTest(FetchCase):
         self.assert_nothing_open()
         again = self.get(digest, self.start())
         self.assertEqual(self.remote.gets[-1].start, 30_000)
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assert_got(again, content)
 
     def test_it_breaks_off_before_the_first_byte_too_often(self) -> None:
@@ -400,8 +366,7 @@ class FetchTest(FetchCase):
         self.pass_time(4, 0.05)
         self.assertEqual(len(self.remote.gets), 2)
         self.pass_time(1, 0.05)
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assert_got(client, content)
 
     def test_it_wants_to_be_left_alone_for_long(self) -> None:
@@ -424,9 +389,7 @@ class FetchTest(FetchCase):
             self.remote.body.fail()
             self.pass_time(1, 0.05)
             self.assertTrue(client.cut)
-            self.assertIsNone(self.fetched(digest))
-            self.assertIsNone(self.stored(digest))
-            self.assert_nothing_open()
+            self.assert_nothing_kept(digest)
             self.remote.blobs[digest] = content
 
     def test_it_sends_another_part_than_it_was_asked_for(self) -> None:
@@ -436,8 +399,7 @@ class FetchTest(FetchCase):
         self.remote.answering = lambda content, start, end: (start - 10, len(content), content[start - 10 :])
         self.remote.body.fail()
         self.pass_time(1, 0.05)
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assert_got(client, content)
 
         digest, content = self.offer()
@@ -451,20 +413,16 @@ class FetchTest(FetchCase):
         digest, content = self.offer()
         self.remote.answering = lambda content, start, end: (start, len(content), content[start:] + bytes(1 << 20))
         client = self.get(digest)
-        self.remote.body.feed(len(content) + 60_000)
-        self.pass_time()
+        self.feed(len(content) + 60_000)
         self.assertTrue(client.cut)
-        self.assertIsNone(self.stored(digest))
-        self.assertIsNone(self.fetched(digest))
-        self.assert_nothing_open()
+        self.assert_nothing_kept(digest)
 
     # What the storage may do
 
     def test_the_disk_is_full(self) -> None:
         digest, content = self.offer()
         client = self.get(digest)
-        self.remote.body.feed(1000)
-        self.pass_time()
+        self.feed(1000)
         (fetch,) = self.process.blobs._fetches.values()
         assert fetch._download is not None
 
@@ -472,15 +430,11 @@ class FetchTest(FetchCase):
             raise Full("no space left")
 
         fetch._download._appender._sink.write = full  # type: ignore[attr-defined]  # how a disk fails
-        self.remote.body.feed(60_000)
-        self.pass_time()
+        self.feed(60_000)
         self.assertTrue(client.cut)
         self.assertIsNone(self.fetched(digest))
         self.assert_nothing_open()
-        again = self.get(digest)
-        self.remote.body.finish()
-        self.pass_time()
-        self.assert_got(again, content)
+        self.assert_fetched(digest, content)
 
     def test_the_disk_fails_before_anything_is_there(self) -> None:
         digest, content = self.offer()
@@ -494,19 +448,14 @@ class FetchTest(FetchCase):
         self.assertIsInstance(self.get(digest).refused, StorageError)
         driver.append = real
         self.assert_nothing_open()
-        client = self.get(digest)
-        self.remote.body.finish()
-        self.pass_time()
-        self.assert_got(client, content)
+        self.assert_fetched(digest, content)
 
     def test_what_is_fetched_is_taken_away(self) -> None:
         digest, _content = self.offer()
         client = self.get(digest)
-        self.remote.body.feed(1000)
-        self.pass_time()
+        self.feed(1000)
         self.result(self.process.driver.delete(layout.fetch(digest)))
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assertTrue(client.cut)
         self.assertIsNone(self.stored(digest))
         self.assert_nothing_open()
@@ -514,11 +463,9 @@ class FetchTest(FetchCase):
     def test_somebody_pushes_it_meanwhile(self) -> None:
         digest, content = self.offer()
         client = self.get(digest)
-        self.remote.body.feed(1000)
-        self.pass_time()
+        self.feed(1000)
         self.push(LOCAL, content)
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assert_got(client, content)
         self.assertTrue(self.linked(NAME, digest))
         self.assertIsNone(self.fetched(digest))
@@ -554,8 +501,7 @@ class FetchTest(FetchCase):
             self.pass_time()
             self.assertEqual(client.got + other.got, b"")
             self.remote.release()
-            self.remote.body.finish()
-            self.pass_time()
+            self.finish()
             self.assert_got(client, content)
         self.assertEqual(self.process.blobs.variables()["resumed_fetches"], 4)
 
@@ -569,14 +515,12 @@ class FetchTest(FetchCase):
                 self.remote.body.finish()
             self.pass_time()
             if self.remote.bodies:
-                self.remote.body.finish()
-                self.pass_time()
+                self.finish()
             if client.cut:
                 # It was read from the start, as far as it was there; the next one gets it.
                 self.assertIsNone(self.fetched(digest))
                 client = self.get(digest)
-                self.remote.body.finish()
-                self.pass_time()
+                self.finish()
             self.assert_got(client, content)
             self.assertEqual(self.stored(digest), content)
 
@@ -601,8 +545,7 @@ class FetchTest(FetchCase):
     def test_stopping_keeps_what_has_come(self) -> None:
         digest, content = self.offer()
         client = self.get(digest)
-        self.remote.body.feed(1000)
-        self.pass_time()
+        self.feed(1000)
         self.process.blobs.stop()
         self.result(self.process.blobs.finish())
         self.pass_time()
@@ -660,12 +603,9 @@ class FetchTest(FetchCase):
         self.assertEqual([(request.method, request.start, request.end) for request in self.remote.asked][-1], ("GET", 50_000, 60_000))
         self.remote.body.feed(1000)
         self.assertEqual(bytes(client.got), content[50_000:51_000])
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assert_got(client, content[50_000:60_000])
-        self.assertIsNone(self.stored(digest))
-        self.assertIsNone(self.fetched(digest))
-        self.assert_nothing_open()
+        self.assert_nothing_kept(digest)
 
     def test_a_part_is_one_question_and_one_answer(self) -> None:
         digest, content = self.offer()
@@ -674,8 +614,7 @@ class FetchTest(FetchCase):
             self.assertEqual(self.result(self.process.blobs.stat(NAME, digest)).size, len(content))
             client = self.get(digest, start=50_000, end=60_000)
             self.assertEqual([request.method for request in self.remote.asked], ["HEAD", "GET"])
-            self.remote.body.finish()
-            self.pass_time()
+            self.finish()
             self.assert_got(client, content[50_000:60_000])
         # One that was said to be longer than it is, or is said to be another now, is not given out.
         self.assertIsInstance(self.get(digest, start=99_000, end=100_001).refused, BadGateway)
@@ -687,8 +626,7 @@ class FetchTest(FetchCase):
     def test_a_part_is_read_from_a_fetch_that_has_come_so_far(self) -> None:
         digest, content = self.offer()
         client = self.get(digest)
-        self.remote.body.feed(60_000)
-        self.pass_time()
+        self.feed(60_000)
         part = self.get(digest, start=50_000, end=70_000)
         self.assertEqual(bytes(part.got), content[50_000:60_000])
         later = self.get(digest, start=80_000, end=90_000)
@@ -704,8 +642,7 @@ class FetchTest(FetchCase):
     def test_a_part_that_is_all_of_it_is_kept(self) -> None:
         digest, content = self.offer()
         client = self.get(digest, start=0, end=len(content))
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assert_got(client, content)
         self.assertEqual(self.stored(digest), content)
 
@@ -714,8 +651,7 @@ class FetchTest(FetchCase):
         self.remote.answering = whole
         client = self.get(digest, start=150_000, end=160_000)
         self.pass_time()
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assert_got(client, content[150_000:160_000])
         self.assertEqual(self.stored(digest), content)
         self.assert_nothing_open()
@@ -727,8 +663,7 @@ class FetchTest(FetchCase):
         self.remote.body.fail()
         self.pass_time()
         self.assertEqual((self.remote.gets[-1].start, self.remote.gets[-1].end), (51_000, 60_000))
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assert_got(client, content[50_000:60_000])
         client = self.get(digest, start=50_000, end=60_000)
         self.remote.body.feed(1000)

@@ -8,7 +8,7 @@ from regd.proxy.cache.place import Place
 from regd.proxy.remote import errors as remote
 from regd.storage import layout
 from regd.storage.driver import Busy
-from tests.proxy.cache.case import LOCAL, NAME, OTHER, FetchCase, chunked
+from tests.proxy.cache.case import LOCAL, NAME, OTHER, Client, FetchCase, Process, chunked
 
 
 class ProcessesTest(FetchCase):
@@ -17,8 +17,7 @@ class ProcessesTest(FetchCase):
         others = [self.start() for _ in range(3)]
         first = self.get(digest)
         followers = [self.get(digest, process) for process in others for _ in range(4)]
-        self.remote.body.feed(1000)
-        self.pass_time()
+        self.feed(1000)
         for client in (first, *followers):
             self.assertEqual(bytes(client.got), content[:1000])
         while self.remote.bodies:
@@ -58,8 +57,7 @@ class ProcessesTest(FetchCase):
             self.kill(dying)
             self.pass_time(1, 0.01)
             self.assertEqual((self.remote.gets[-1].start, self.remote.gets[-1].end), (died_at, None))
-            self.remote.body.finish()
-            self.pass_time()
+            self.finish()
             for client in clients:
                 self.assert_got(client, content)
             self.assertEqual(other.blobs.variables()["fetched_blobs"], 1)
@@ -107,8 +105,7 @@ class ProcessesTest(FetchCase):
     def test_all_die_one_after_the_other(self) -> None:
         digest, content = self.offer()
         last = self.get(digest, self.process)
-        self.remote.body.feed(1)
-        self.pass_time()
+        self.feed(1)
         processes = [self.start() for _ in range(3)]
         clients = [self.get(digest, process) for process in processes]
         self.pass_time()
@@ -116,8 +113,7 @@ class ProcessesTest(FetchCase):
         for number in range(3):
             self.pass_time(1, 0.01)
             (fetching,) = [process for process in processes if not process.dead and process.blobs._fetches and self.fetches(process)]
-            self.remote.body.feed(10_000)
-            self.pass_time()
+            self.feed(10_000)
             self.assertEqual(len(self.fetched_by_anyone(digest)), 10_000 * (number + 1) + 1)
             self.kill(fetching)
         self.assertTrue(all(process.dead for process in processes))
@@ -126,8 +122,7 @@ class ProcessesTest(FetchCase):
         self.process = self.start()
         client = self.get(digest)
         self.assertEqual(self.remote.gets[-1].start, 30_001)
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assert_got(client, content)
 
     def fetches(self, process: object) -> bool:
@@ -143,14 +138,12 @@ class ProcessesTest(FetchCase):
         stopping, other = self.start(), self.start()
         cut = self.get(digest, stopping)
         client = self.get(digest, other)
-        self.remote.body.feed(1000)
-        self.pass_time()
+        self.feed(1000)
         self.end(stopping)
         self.assertTrue(cut.cut)
         self.pass_time(1, 0.01)
         self.assertEqual(self.remote.gets[-1].start, 1000)
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assert_got(client, content)
 
     def test_an_upstream_that_is_slow_is_not_taken_for_a_death(self) -> None:
@@ -197,8 +190,7 @@ class ProcessesTest(FetchCase):
         self.remote.blobs[digest] = bytes(len(content))
         others = [self.start() for _ in range(2)]
         clients = [self.get(digest), *(self.get(digest, process) for process in others)]
-        self.remote.body.feed(50_000)
-        self.pass_time()
+        self.feed(50_000)
         self.remote.body.finish()
         # Somebody fetches it again at once, and it is right now.
         self.remote.blobs[digest] = content
@@ -214,24 +206,29 @@ class ProcessesTest(FetchCase):
             self.assert_got(again, content)
         self.assert_nothing_open()
 
-    def test_it_is_fetched_anew_behind_a_followers_back(self) -> None:
-        """Wrong, thrown away, fetched again and committed, all between two looks."""
+    def sleep_over(self) -> tuple[Digest, bytes, Process, Client]:
+        """
+        A blob that turns out to be wrong, and is thrown away, between two looks of a process that follows.
+
+        :return: the blob, as its upstream has it from now on, that process, which sleeps, and its client.
+        """
         digest, content = self.offer()
         self.remote.blobs[digest] = bytes(len(content))
         sleeper = self.start()
         self.get(digest)
         client = self.get(digest, sleeper)
-        self.remote.body.feed(60_000)
-        self.pass_time()
+        self.feed(60_000)
         self.assertEqual(bytes(client.got), bytes(60_000))
         self.remote.body.finish()
         sleeper.dead = True
         self.pass_time()
         self.remote.blobs[digest] = content
-        again = self.get(digest)
-        self.remote.body.finish()
-        self.pass_time()
-        self.assert_got(again, content)
+        return digest, content, sleeper, client
+
+    def test_it_is_fetched_anew_behind_a_followers_back(self) -> None:
+        """Wrong, thrown away, fetched again and committed, all between two looks."""
+        digest, content, sleeper, client = self.sleep_over()
+        self.assert_fetched(digest, content)
         sleeper.dead = False
         self.pass_time(1, 0.01)
         self.assertTrue(client.cut)
@@ -239,37 +236,22 @@ class ProcessesTest(FetchCase):
         self.assert_nothing_open()
 
     def test_it_is_being_fetched_anew_behind_a_followers_back(self) -> None:
-        digest, content = self.offer()
-        self.remote.blobs[digest] = bytes(len(content))
-        sleeper = self.start()
-        self.get(digest)
-        client = self.get(digest, sleeper)
-        self.remote.body.feed(60_000)
-        self.pass_time()
-        self.remote.body.finish()
-        sleeper.dead = True
-        self.pass_time()
-        self.remote.blobs[digest] = content
+        digest, content, sleeper, client = self.sleep_over()
         again = self.get(digest)
-        self.remote.body.feed(10)
-        self.pass_time()
+        self.feed(10)
         self.kill(self.process)
         sleeper.dead = False
         self.pass_time(1, 0.01)
         self.assertTrue(client.cut)
         self.assertFalse(again.done)
         self.process = sleeper
-        later = self.get(digest)
-        self.remote.body.finish()
-        self.pass_time()
-        self.assert_got(later, content)
+        self.assert_fetched(digest, content)
 
     def test_somebody_pushes_it_while_another_follows(self) -> None:
         digest, content = self.offer()
         other = self.start()
         clients = [self.get(digest), self.get(digest, other)]
-        self.remote.body.feed(50_000)
-        self.pass_time()
+        self.feed(50_000)
         self.push(LOCAL, content)
         self.remote.body.finish()
         self.pass_time(1, 0.01)
@@ -280,8 +262,7 @@ class ProcessesTest(FetchCase):
     def test_another_repository_follows_when_its_upstream_has_it(self) -> None:
         digest, content = self.offer()
         first = self.get(digest)
-        self.remote.body.feed(1000)
-        self.pass_time()
+        self.feed(1000)
         other = self.start()
         client = self.get(digest, other, OTHER)
         self.pass_time()
@@ -304,13 +285,11 @@ class ProcessesTest(FetchCase):
         digest, content = self.offer()
         other = self.start()
         first, client = self.get(digest), self.get(digest, other)
-        self.remote.body.feed(1000)
-        self.pass_time()
+        self.feed(1000)
         self.leave(client)
         self.pass_time()
         self.assertEqual(other.blobs._fetches, {})
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assert_got(first, content)
         self.assert_nothing_open()
 
@@ -323,8 +302,7 @@ class ProcessesTest(FetchCase):
         self.assertEqual(self.remote.asked, [])
         turn.close()
         self.pass_time()
-        self.remote.body.finish()
-        self.pass_time()
+        self.finish()
         self.assert_got(client, content)
         digest, content = self.offer()
         turn = self.result(self.process.driver.lock(layout.fetch_turn(digest)))
