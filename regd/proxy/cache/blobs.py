@@ -24,7 +24,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from regd.errors import BlobUnknown, RegistryError, Unavailable
 from regd.names import Digest, RepositoryName
 from regd.proxy.cache.fetch import Fetch, Keeping, stopping
-from regd.proxy.cache.origins import Origin, Origins
+from regd.proxy.cache.origins import BlobOrigin, BlobRemote, Origins
 from regd.proxy.cache.refusals import refusal
 from regd.proxy.cache.spans import NotInParts, RemoteSpan
 from regd.proxy.coalesce import Coalesced
@@ -48,7 +48,7 @@ class CachedBlobs:
     :param origins: where a repository comes from.
     """
 
-    def __init__(self, keeping: Keeping, origins: Origins) -> None:
+    def __init__(self, keeping: Keeping, origins: Origins[BlobRemote]) -> None:
         self._keeping = keeping
         self._blobs = keeping.blobs
         self._uses = keeping.uses
@@ -133,7 +133,7 @@ class CachedBlobs:
             raise self._refusal(Wrong(""), digest, origin)
         return content
 
-    async def _open(self, name: RepositoryName, digest: Digest, origin: Origin, start: int, end: int) -> Content:
+    async def _open(self, name: RepositoryName, digest: Digest, origin: BlobOrigin, start: int, end: int) -> Content:
         """As :meth:`open`, of a cached repository."""
         for _ in range(_TRIES):
             if await self._blobs.find(name, digest) is not None:
@@ -195,7 +195,7 @@ class CachedBlobs:
 
     # Asking upstream
 
-    async def _remote_stat(self, name: RepositoryName, digest: Digest, origin: Origin) -> Blob:
+    async def _remote_stat(self, name: RepositoryName, digest: Digest, origin: BlobOrigin) -> Blob:
         fetch = self._under_way(digest)
         if fetch is not None and name in fetch.names and fetch.growth is not None:
             return Blob(digest, fetch.growth.size)
@@ -212,7 +212,7 @@ class CachedBlobs:
             content.close()
         return blob
 
-    async def _remote_size(self, name: RepositoryName, digest: Digest, origin: Origin) -> int | None:
+    async def _remote_size(self, name: RepositoryName, digest: Digest, origin: BlobOrigin) -> int | None:
         """
         :returns: ``None`` where the upstream has it and does not say how long it is.
         """
@@ -221,7 +221,7 @@ class CachedBlobs:
         except RemoteError as error:
             raise self._refusal(error, digest, origin) from None
 
-    async def _linked(self, name: RepositoryName, digest: Digest, origin: Origin) -> bool:
+    async def _linked(self, name: RepositoryName, digest: Digest, origin: BlobOrigin) -> bool:
         """Whether the bytes were here, for other repositories, and this one holds them now as well."""
         if await self._blobs.stored(digest) is None:
             return False
@@ -229,7 +229,7 @@ class CachedBlobs:
         await self._uses.mark(name, digest)
         return await self._blobs.link(name, digest) is not None
 
-    async def _part(self, name: RepositoryName, digest: Digest, origin: Origin, start: int, end: int) -> Content:
+    async def _part(self, name: RepositoryName, digest: Digest, origin: BlobOrigin, start: int, end: int) -> Content:
         """
         :raises NotInParts: when the upstream gives all or nothing, or this is all.
         """
@@ -244,7 +244,7 @@ class CachedBlobs:
             raise self._refusal(error, digest, origin) from None
         return span
 
-    async def _come(self, name: RepositoryName, digest: Digest, origin: Origin) -> Content | None:
+    async def _come(self, name: RepositoryName, digest: Digest, origin: BlobOrigin) -> Content | None:
         """
         Join the fetch that is under way here, or begin one.
 
@@ -273,7 +273,7 @@ class CachedBlobs:
         # Those who are told that one has failed may begin another before it is gone from here.
         return None if fetch is None or fetch.over else fetch
 
-    def _begin(self, name: RepositoryName, digest: Digest, origin: Origin) -> Fetch:
+    def _begin(self, name: RepositoryName, digest: Digest, origin: BlobOrigin) -> Fetch:
         fetch = self._fetches[digest] = Fetch(self._keeping, digest, name, origin)
         fetch.closing = self._closing
         running = Deferred.fromCoroutine(fetch.run())
@@ -288,7 +288,7 @@ class CachedBlobs:
         running.addCallback(ended)
         return fetch
 
-    def _refusal(self, error: RemoteError, digest: Digest, origin: Origin) -> RegistryError:
+    def _refusal(self, error: RemoteError, digest: Digest, origin: BlobOrigin) -> RegistryError:
         return refusal(error, origin.url, BlobUnknown(detail={"digest": digest}))
 
 

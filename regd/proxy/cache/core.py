@@ -11,7 +11,7 @@ from regd.config import CacheUpstream
 from regd.names import RepositoryName
 from regd.proxy.cache.blobs import CachedBlobs
 from regd.proxy.cache.fetch import Keeping
-from regd.proxy.cache.lists import CachedReferrers, CachedTags, ListOrigin
+from regd.proxy.cache.lists import CachedReferrers, CachedTags
 from regd.proxy.cache.manifests import CachedManifests, ManifestOrigin
 from regd.proxy.cache.origins import Origin
 from regd.proxy.cache.turns import Turns
@@ -74,10 +74,10 @@ class PullThroughCache:
         uses = Uses(driver, now)
         turns = Turns(driver, lambda seconds: deferLater(reactor, seconds), reactor.seconds)
         self.namespaces = remotes.names
-        self.blobs = CachedBlobs(Keeping(driver, registry.blobs, uses, reactor), self._blob_origin)
+        self.blobs = CachedBlobs(Keeping(driver, registry.blobs, uses, reactor), self._origin)
         self.manifests = CachedManifests(registry, self._manifest_origin, uses, turns, reactor, now)
-        self.tags = CachedTags(registry.tags, self._list_origin, driver)
-        self.referrers = CachedReferrers(registry.referrers, self._list_origin)
+        self.tags = CachedTags(registry.tags, self._origin, driver)
+        self.referrers = CachedReferrers(registry.referrers, self._origin)
 
     def close(self) -> None:
         """No more requests come. What is under way goes on, as long as somebody wants it."""
@@ -99,19 +99,12 @@ class PullThroughCache:
         """Numbers about this process."""
         return {"manifests": self.manifests.variables(), "blobs": self.blobs.variables(), "upstreams": self._remotes.variables()}
 
-    def _blob_origin(self, name: RepositoryName) -> Origin | None:
+    def _origin(self, name: RepositoryName) -> Origin[Remote] | None:
         found = self._remotes.find(name)
         if found is None:
             return None
         upstream, remote, remote_name = found
         return Origin(remote, remote_name, str(upstream.remote))
-
-    def _list_origin(self, name: RepositoryName) -> ListOrigin | None:
-        found = self._remotes.find(name)
-        if found is None:
-            return None
-        upstream, remote, remote_name = found
-        return ListOrigin(remote, remote_name, str(upstream.remote))
 
     def _manifest_origin(self, name: RepositoryName) -> ManifestOrigin | None:
         found = self._remotes.find(name)

@@ -14,7 +14,7 @@ from twisted.internet.task import LoopingCall
 from zope.interface import implementer
 
 from regd.names import Digest
-from regd.proxy.cache.origins import Origin
+from regd.proxy.cache.origins import BlobOrigin
 from regd.proxy.remote.errors import Limited, RemoteError, Unreachable, Wrong
 from regd.proxy.remote.values import RemoteBlob
 from regd.storage.driver import Appender
@@ -95,7 +95,7 @@ class Download:
 
     def __init__(
         self,
-        origin: Origin,
+        origin: BlobOrigin,
         digest: Digest,
         appender: Appender,
         size: int | None,

@@ -14,7 +14,7 @@ from regd.errors import BlobUnknown, RegistryError, Unavailable, Unknown
 from regd.names import Digest, RepositoryName
 from regd.proxy.cache.download import Download, Pauses, Stopped
 from regd.proxy.cache.growth import LOOK, Followed, Growth
-from regd.proxy.cache.origins import Origin
+from regd.proxy.cache.origins import BlobOrigin
 from regd.proxy.cache.place import Place, Whole
 from regd.proxy.cache.refusals import refusal
 from regd.proxy.cache.uses import Uses
@@ -91,7 +91,7 @@ class Fetch:
 
     _log = Logger()
 
-    def __init__(self, keeping: Keeping, digest: Digest, name: RepositoryName, origin: Origin) -> None:
+    def __init__(self, keeping: Keeping, digest: Digest, name: RepositoryName, origin: BlobOrigin) -> None:
         self.digest = digest
         self.name = name
         self.names = {name}

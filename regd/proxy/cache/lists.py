@@ -6,15 +6,15 @@ told where it cannot be asked. Which repositories there are is told of this regi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Protocol, TypeAlias
 
 from twisted.logger import Logger
 
 from regd.errors import ManifestInvalid, NameUnknown
 from regd.manifest import Descriptor, parse
 from regd.names import Digest, RepositoryName, Tag
+from regd.proxy.cache.origins import Origin, Origins
 from regd.proxy.cache.refusals import refusal
 from regd.proxy.remote.errors import Denied, NotThere, RemoteError, Wrong
 from regd.proxy.remote.values import RemoteManifest, TagPage
@@ -44,21 +44,8 @@ class ListRemote(Protocol):
         """An index of the manifests whose subject is ``digest``; it may have others than those of ``artifact_type``."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListOrigin:
-    """
-    :ivar remote: the registry that a repository comes from.
-    :ivar name: what the repository is called there.
-    :ivar url: that registry, as the operator wrote it, for messages.
-    """
-
-    remote: ListRemote
-    name: str
-    url: str
-
-
-#: Where a repository comes from; ``None`` for a local one.
-_Origins = Callable[[RepositoryName], ListOrigin | None]
+#: For annotations: an :class:`Origin` is made by its own name.
+ListOrigin: TypeAlias = Origin[ListRemote]
 
 
 class CachedTags:
@@ -70,7 +57,7 @@ class CachedTags:
 
     _log = Logger()
 
-    def __init__(self, local: TagSource, origins: _Origins, driver: Driver) -> None:
+    def __init__(self, local: TagSource, origins: Origins[ListRemote], driver: Driver) -> None:
         self._local = local
         self._origins = origins
         self._driver = driver
@@ -111,7 +98,7 @@ class CachedReferrers:
 
     _log = Logger()
 
-    def __init__(self, local: ReferrerSource, origins: _Origins) -> None:
+    def __init__(self, local: ReferrerSource, origins: Origins[ListRemote]) -> None:
         self._local = local
         self._origins = origins
 

@@ -36,6 +36,7 @@ from twisted.logger import Logger
 from regd.errors import ManifestInvalid, ManifestUnknown, RegistryError, Unavailable
 from regd.manifest import SCHEMA_1, Manifest, media_type_of
 from regd.names import Digest, Reference, RepositoryName, Tag
+from regd.proxy.cache.origins import Origin
 from regd.proxy.cache.refusals import refusal
 from regd.proxy.cache.sharing import Late, Sharing
 from regd.proxy.cache.turns import Turns
@@ -73,18 +74,12 @@ class ManifestRemote(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ManifestOrigin:
+class ManifestOrigin(Origin[ManifestRemote]):
     """
-    :ivar remote: the registry that a repository comes from.
-    :ivar name: what the repository is called there.
-    :ivar url: that registry, as the operator wrote it, for messages.
     :ivar tagttl: see :class:`regd.config.CacheUpstream`; likewise ``stale``.
     :ivar patience: how long to wait for others who ask the same, in seconds.
     """
 
-    remote: ManifestRemote
-    name: str
-    url: str
     tagttl: float
     stale: float
     patience: float

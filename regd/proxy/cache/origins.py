@@ -1,18 +1,23 @@
-"""Where a cached repository comes from, and what of the client of a remote registry it takes to fetch its blobs."""
+"""
+Where a cached repository comes from. What of the client of a remote registry it takes says whoever asks there; for blobs, that is here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from regd.names import Digest, RepositoryName
 from regd.proxy.remote.values import RemoteBlob
 
-__all__ = ["BlobOrigin", "Origin", "Origins"]
+__all__ = ["BlobOrigin", "BlobRemote", "Origin", "Origins"]
+
+#: What is asked there, as far as whoever asks goes.
+RemoteT_co = TypeVar("RemoteT_co", covariant=True)
 
 
-class BlobOrigin(Protocol):
+class BlobRemote(Protocol):
     """
     What the client of a remote registry does, as far as blobs go. Every method may raise
     :class:`~regd.proxy.remote.errors.RemoteError`.
@@ -30,17 +35,20 @@ class BlobOrigin(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Generic[RemoteT_co]):
     """
     :ivar remote: the registry that a repository comes from.
     :ivar name: what the repository is called there.
     :ivar url: that registry, as the operator wrote it, for messages.
     """
 
-    remote: BlobOrigin
+    remote: RemoteT_co
     name: str
     url: str
 
 
 #: Where a repository comes from; ``None`` for a local one.
-Origins = Callable[[RepositoryName], Origin | None]
+Origins = Callable[[RepositoryName], Origin[RemoteT_co] | None]
+
+#: For annotations: an :class:`Origin` is made by its own name.
+BlobOrigin: TypeAlias = Origin[BlobRemote]

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from regd.names import Digest
-from regd.proxy.cache.origins import Origin
+from regd.proxy.cache.origins import BlobOrigin
 from regd.proxy.remote.errors import RemoteError, Unreachable
 from regd.proxy.remote.values import RemoteBlob
 from regd.storage.driver import Interrupted
@@ -124,7 +124,7 @@ class RemoteSpan:
 
     _log = Logger()
 
-    def __init__(self, origin: Origin, digest: Digest, size: int, end: int) -> None:
+    def __init__(self, origin: BlobOrigin, digest: Digest, size: int, end: int) -> None:
         self.size = size
         self._origin = origin
         self._digest = digest

@@ -27,7 +27,7 @@ from regd.maintenance.gate import Gate
 from regd.names import Digest, RepositoryName
 from regd.proxy.cache.blobs import CachedBlobs
 from regd.proxy.cache.fetch import Keeping
-from regd.proxy.cache.origins import Origin
+from regd.proxy.cache.origins import BlobOrigin, Origin
 from regd.proxy.cache.uses import Uses
 from regd.proxy.remote.errors import NotThere, Unreachable
 from regd.proxy.remote.values import RemoteBlob
@@ -398,7 +398,7 @@ class FetchCase(SynchronousTestCase):
         self.processes.append(process)
         return process
 
-    def origin(self, name: RepositoryName, first: Any, second: Any) -> Origin | None:
+    def origin(self, name: RepositoryName, first: Any, second: Any) -> BlobOrigin | None:
         if name.startswith("docker.io/"):
             return Origin(first, name.removeprefix("docker.io/"), "https://registry.example")
         if name.startswith("quay.io/"):

@@ -9,6 +9,7 @@ from regd.errors import BadGateway, Denied, NameUnknown, TooManyRequests
 from regd.manifest import OCI_IMAGE, OCI_INDEX
 from regd.names import Digest, RepositoryName
 from regd.proxy.cache.lists import CachedReferrers, CachedTags, ListOrigin
+from regd.proxy.cache.origins import Origin
 from regd.proxy.remote import errors as remote
 from tests.proxy.cache.support import CACHED, CacheSuite
 from tests.registry.case import OnFilesystem, OnMemory, descriptor, image_manifest, name
@@ -28,7 +29,7 @@ class ListsSuite(CacheSuite):
 
     def list_origin(self, name: RepositoryName) -> ListOrigin | None:
         origin = self.origin(name)
-        return None if origin is None else ListOrigin(self.remote, origin.name, origin.url)
+        return None if origin is None else Origin(self.remote, origin.name, origin.url)
 
 
 class TagsSuite(ListsSuite):
