@@ -20,22 +20,24 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "pace": frozenset(),
     "moments": frozenset(),
     "processes": frozenset(),
+    "asked": frozenset(),
     "names": frozenset({"errors"}),
     "manifest": frozenset({"names", "errors"}),
     "config": frozenset({"names", "errors"}),
     "storage": frozenset({"names", "errors"}),
     "maintenance": frozenset({"storage", "manifest", "names", "errors", "pace", "moments", "processes"}),
     "registry": frozenset({"maintenance", "storage", "manifest", "names", "errors", "pace", "moments"}),
-    "telemetry": frozenset({"config", "storage", "moments"}),
-    "web": frozenset({"registry", "storage", "manifest", "names", "errors", "telemetry"}),
+    "telemetry": frozenset({"config", "storage", "moments", "asked"}),
+    "web": frozenset({"registry", "storage", "manifest", "names", "errors", "telemetry", "asked"}),
     # Its routes, upstreams and time-outs are the configuration's values; what it does not do itself, the channel of web does.
     # Its cache keeps what it fetches by the registry's rules, and in its storage.
-    "proxy": frozenset({"config", "web", "registry", "storage", "manifest", "names", "errors", "pace"}),
+    "proxy": frozenset({"config", "web", "registry", "storage", "manifest", "names", "errors", "pace", "asked"}),
     "workers": frozenset({"web", "telemetry", "processes"}),
     "service": frozenset(
         {
             *("workers", "proxy", "web", "telemetry", "registry", "maintenance", "storage", "config", "manifest", "names", "errors"),
             "moments",
+            "asked",
         }
     ),
     "worker": frozenset({"service"}),

@@ -236,7 +236,16 @@ def header_fields() -> Parser[Mapping[str, tuple[str, ...]]]:
     """``http.headers``: names, each with a list of values."""
     values = list_of(from_text(_field_value, shown), "nosniff", takes_null=True)
     found = mapping_of(values, "X-Content-Type-Options: [nosniff]", joiner="-")
-    return checked(found, _headers, found.show)
+    fields = checked(found, _headers, found.show)
+
+    def read(place: Place) -> Mapping[str, tuple[str, ...]]:
+        read_fields = fields.read(place)
+        mine = {name: values for name, values in read_fields.items() if name.lower() != "x-request-id"}
+        if len(mine) < len(read_fields):
+            place.warn("X-Request-Id is not taken from here: each answer has the id of its own request")
+        return MappingProxyType(mine)
+
+    return Parser(read, fields.show, fields.inner, fields.takes_null)
 
 
 def http2_disabled() -> Parser[bool]:

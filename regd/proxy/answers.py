@@ -31,7 +31,8 @@ CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
 
 #: Not passed on of an answer, besides what its ``Connection`` names.
-_LEFT_OUT: Final = ABOUT_CONNECTION | {b"proxy-authenticate"}
+# The id is ours: that which the upstream was asked with, if it knows what to do with one.
+_LEFT_OUT: Final = ABOUT_CONNECTION | {b"proxy-authenticate", b"x-request-id"}
 
 
 class NotHTTP(Exception):

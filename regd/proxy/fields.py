@@ -2,7 +2,7 @@
 The head of a request as it is passed on. Pure.
 
 Fields go on as they came: in their order, in the client's spelling, with their duplicates. Left out are those that are about one connection
-(RFC 9110, section 7.6.1), and those that say where the request comes from, which are made anew.
+(RFC 9110, section 7.6.1), and those that say where the request comes from and what it is called, which are made anew.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ ABOUT_CONNECTION: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
 )
 #: Not passed on as they are. ``Expect`` is answered here, as nginx does it.
-_LEFT_OUT: Final = ABOUT_CONNECTION | {b"expect", b"proxy-authorization", b"x-real-ip", b"x-forwarded-for", b"x-forwarded-proto"}
+_LEFT_OUT: Final = ABOUT_CONNECTION | {
+    b"expect",
+    b"proxy-authorization",
+    b"x-real-ip",
+    b"x-forwarded-for",
+    b"x-forwarded-proto",
+    b"x-request-id",
+}
 
 #: What a ``Connection`` field cannot take away: without these a request is another one.
 _STAYS: Final = frozenset({b"host", b"content-length"})
@@ -123,16 +130,19 @@ def _pass_on(block: bytes, authority: bytes | None) -> Passed:
 _remembered = functools.lru_cache(maxsize=256)(lambda block: _pass_on(block, None))
 
 
-def request_head(method: bytes, target: bytes, passed: Passed, origin: Origin, upstream: bytes, *, chunked: bool) -> bytes:
+def request_head(
+    method: bytes, target: bytes, passed: Passed, origin: Origin, request_id: str, upstream: bytes, *, chunked: bool
+) -> bytes:
     """
     The head of the request that is passed on, the empty line included.
 
     :param target: in origin form.
+    :param request_id: see :mod:`regd.asked`.
     :param upstream: for ``Host``, where the client, who speaks HTTP/1.0, sent none.
     :param chunked: whether a body follows whose length nobody knows.
     """
     forwarded = b"%s, %s" % (passed.forwarded_for, origin.peer) if passed.forwarded_for else origin.peer
-    return b"%s %s HTTP/1.1\r\n%s%sX-Real-IP: %s\r\nX-Forwarded-For: %s\r\nX-Forwarded-Proto: %s\r\n%s\r\n" % (
+    return b"%s %s HTTP/1.1\r\n%s%sX-Real-IP: %s\r\nX-Forwarded-For: %s\r\nX-Forwarded-Proto: %s\r\nX-Request-Id: %s\r\n%s\r\n" % (
         method,
         target,
         b"Host: %s\r\n" % upstream if passed.host is None else b"",
@@ -140,5 +150,6 @@ def request_head(method: bytes, target: bytes, passed: Passed, origin: Origin, u
         origin.client,
         forwarded,
         origin.scheme,
+        request_id.encode("ascii"),
         b"Transfer-Encoding: chunked\r\n" if chunked else b"",
     )

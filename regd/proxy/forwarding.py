@@ -98,7 +98,7 @@ class Forwarding:
                     raise BodyAborted
                 request.on_lost = connection.abort
                 chunked = body is not None and body.length is None
-                head = request_head(request.method, target, passed, origin, server.authority, chunked=chunked)
+                head = request_head(request.method, target, passed, origin, request.id, server.authority, chunked=chunked)
                 answer = await connection.ask(request.method, head, body)
             except (CannotConnect, Lost) as error:
                 server.busy -= 1

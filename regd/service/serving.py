@@ -218,6 +218,7 @@ class Serving:
 
     def _set_resource(self) -> None:
         limits = self.config.http.limits
+        self.site.trusts = self.config.reverseproxy.trusts
         self.site.limits = HeadLimits(limits.line, limits.header, limits.fields)
         self._own = self._root()
         self._place()

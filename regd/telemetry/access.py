@@ -1,18 +1,19 @@
-"""The access log: one line for each request, in Apache's combined format, as ``registry:2`` writes it."""
+"""The access log: one line for each request, in Apache's combined format, as ``registry:2`` writes it, and its id at the end."""
 
 from __future__ import annotations
 
 import functools
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.web.http import Request
+from twisted.internet.interfaces import IAddress
+from twisted.web.http_headers import Headers
 
+from regd.telemetry.asking import peer
 from regd.telemetry.lines import LineStream
 
-__all__ = ["AccessLog", "combined"]
+__all__ = ["AccessLog", "Answered", "combined"]
 
 #: Control characters, quotes and backslashes, which could end a field, forge a line or steer a terminal.
 _ESCAPES: Final = {
@@ -23,6 +24,21 @@ _ESCAPES: Final = {
 }
 
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class Answered(Protocol):
+    """What of a request that has ended is said of it; names are those of Twisted's requests."""
+
+    id: str
+    method: bytes
+    uri: bytes
+    clientproto: bytes
+    code: int
+    sentLength: int  # noqa: N815 - Twisted's name
+    requestHeaders: Headers  # noqa: N815 - Twisted's name
+
+    def getClientAddress(self) -> IAddress:  # noqa: N802 - Twisted's name
+        """Who was connected."""
 
 
 class AccessLog:
@@ -37,7 +53,7 @@ class AccessLog:
         self._stream = stream
         self._clock = clock
 
-    def __call__(self, request: Request) -> None:
+    def __call__(self, request: Answered) -> None:
         """Write the line of one request."""
         try:
             self._stream.write(combined(request, self._clock()) + "\n")
@@ -47,16 +63,16 @@ class AccessLog:
             return
 
 
-def combined(request: Request, when: float) -> str:
+def combined(request: Answered, when: float) -> str:
     """
     The line of a request that is answered, or whose client has gone.
 
     :param when: seconds since the epoch.
     """
-    return (
-        f'{_peer(request)} - - [{_stamp(int(when))}] "{_field(request.method)} {_field(request.uri)} {_field(request.clientproto)}" '
-        f'{request.code} {request.sentLength} "{_header(request, b"referer")}" "{_header(request, b"user-agent")}"'
-    )
+    line = f"{_field(request.method)} {_field(request.uri)} {_field(request.clientproto)}"
+    host = peer(request.getClientAddress())[0] or "-"
+    said = f'"{_header(request, b"referer")}" "{_header(request, b"user-agent")}"'
+    return f'{host} - - [{_stamp(int(when))}] "{line}" {request.code} {request.sentLength} {said} {request.id}'
 
 
 @functools.lru_cache(maxsize=2)
@@ -65,13 +81,7 @@ def _stamp(when: int) -> str:
     return f"{now.tm_mday:02d}/{_MONTHS[now.tm_mon - 1]}/{now.tm_year}:{now.tm_hour:02d}:{now.tm_min:02d}:{now.tm_sec:02d} +0000"
 
 
-def _peer(request: Request) -> str:
-    address = request.getClientAddress()
-    # A socket that takes both has IPv4 peers as ::ffff:a.b.c.d.
-    return address.host.removeprefix("::ffff:") if isinstance(address, IPv4Address | IPv6Address) else "-"
-
-
-def _header(request: Request, name: bytes) -> str:
+def _header(request: Answered, name: bytes) -> str:
     values = request.requestHeaders.getRawHeaders(name)
     return _field(values[-1]) if values else "-"
 

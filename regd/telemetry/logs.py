@@ -13,7 +13,9 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from regd.asked import ASKED
 from regd.moments import rfc3339
+from regd.telemetry.asking import request_fields
 from regd.telemetry.lines import LineStream
 
 __all__ = ["FORMATTERS", "LineObserver"]
@@ -108,7 +110,8 @@ class LineObserver:
         time = rfc3339(event.get("log_time", 0.0), "microseconds")
         # What an event says in its text, it may give to programs as ``fields``.
         told = event.get("fields")
-        fields = {**self._fields, **(told if isinstance(told, Mapping) else {})}
+        asked = ASKED.get()
+        fields = {**self._fields, **({} if asked is None else request_fields(asked)), **(told if isinstance(told, Mapping) else {})}
         failure = event.get("log_failure")
         message = formatEvent(event)
         if isinstance(failure, Failure):

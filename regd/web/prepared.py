@@ -9,11 +9,17 @@ from twisted.web.http import NO_BODY_CODES, datetimeToString
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
+from regd.asked import FIELD, valid_id
+
 __all__ = ["PreparedRequest"]
 
 
 class PreparedRequest(Request):
-    """What is answered with :meth:`prepare` passes by ``twisted.web``'s making of heads; its own answers do not."""
+    """
+    What is answered with :meth:`prepare` passes by ``twisted.web``'s making of heads; its own answers do not. Both say the id.
+
+    :ivar id: of the request; see :mod:`regd.asked`.
+    """
 
     # Names without a type in Twisted.
     channel: Any
@@ -23,6 +29,8 @@ class PreparedRequest(Request):
     field_lines = b""
 
     defaultContentType = None  # noqa: N815 - Twisted's name
+
+    id = ""
 
     #: The head of the answer, until it is sent with the first write.
     _head = b""
@@ -40,6 +48,15 @@ class PreparedRequest(Request):
         self._parsePOSTFormSubmission = False
         self._adapterCache: dict[object, object] = {}
 
+    def said_id(self) -> str:
+        """The id that a trusted proxy in front gives the request; empty where there is none."""
+        said = self.requestHeaders.getRawHeaders(FIELD)
+        if said is None or len(said) != 1 or not valid_id(said[0]):
+            return ""
+        host = getattr(self.client, "host", None)
+        trusted = isinstance(host, str) and self.channel.site.trusts(host.removeprefix("::ffff:"))
+        return said[0].decode("ascii") if trusted else ""
+
     def prepare(self, status: int, head: Callable[[], bytes]) -> None:
         """
         Settle the head of the answer, which leaves with the first :meth:`write`, in the same piece.
@@ -49,7 +66,8 @@ class PreparedRequest(Request):
         self.setResponseCode(status)
         if self.channel is not None:
             self.channel.answering(self)
-        self._head = head()
+        # Here, so that whoever answers need not think of it.
+        self._head = b"%bX-Request-Id: %b\r\n\r\n" % (head()[:-2], self.id.encode("ascii"))
 
     def write(self, data: bytes) -> None:
         """As ``twisted.web``, for an answer that was not prepared; the first write settles whether the connection can go on."""
@@ -74,6 +92,7 @@ class PreparedRequest(Request):
         """For the answers that Twisted gives by itself."""
         if self.channel is not None:
             self.channel.answering(self)
+        self.setHeader(FIELD, self.id)
         self.setHeader(b"Docker-Distribution-Api-Version", b"registry/2.0")
         self.setHeader(b"Server", b"regd")
         self.setHeader(b"Date", datetimeToString())

@@ -36,6 +36,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Site
 
+from regd.asked import ASKED, Asked, make_id
 from regd.errors import Unknown
 from regd.web.body import RequestBody
 from regd.web.chunked import Chunked
@@ -74,7 +75,9 @@ class StreamingRequest(PreparedRequest):
     """
     A request whose body is :attr:`body`, not ``content``, which stays ``None``.
 
+    :ivar begun: whether its head is in.
     :ivar began: when its head was in, in seconds of a clock that only goes on.
+    :ivar id: what it is called in logs, in its answer, and by servers that are asked for its sake; see :mod:`regd.asked`.
     :ivar route: the name of the endpoint that answers, as the routes call it; empty where none does.
     """
 
@@ -83,7 +86,7 @@ class StreamingRequest(PreparedRequest):
     #: The body, if there is one or somebody has asked for it; and its length, -1 while the headers are not in.
     _body: RequestBody | None = None
     _length: int | None = -1
-    _begun = False
+    begun = False
     began = 0.0
     route = ""
     _log = Logger()
@@ -132,7 +135,7 @@ class StreamingRequest(PreparedRequest):
 
     def begin(self, command: bytes, path: bytes, version: bytes) -> None:
         """Handle the request: what ``requestReceived`` does, without looking for form fields in a body."""
-        self._begun = True
+        self.begun = True
         self.began = time.perf_counter()
         self.method, self.uri, self.clientproto = command, path, version
         absolute = None if path.startswith(b"/") else _ABSOLUTE.match(path)
@@ -145,7 +148,12 @@ class StreamingRequest(PreparedRequest):
             path = b"/*"
         self.path, _, query = path.partition(b"?")
         self.args = _arguments(query) if query else {}
-        self.process()
+        self.id = self.said_id() or make_id()
+        before = ASKED.set(Asked(self.id, command, self.uri, self.client, self.requestHeaders))
+        try:
+            self.process()
+        finally:
+            ASKED.reset(before)
 
     def process(self) -> None:
         """Have the request answered: what ``twisted.web`` does, for a site of one resource that answers everything."""
@@ -161,7 +169,7 @@ class StreamingRequest(PreparedRequest):
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802 - Twisted's name
         """The whole of the request is in."""
-        if not self._begun:
+        if not self.begun:
             self.begin(command, path, version)
         else:
             self.body.end()
@@ -182,13 +190,17 @@ class StreamingRequest(PreparedRequest):
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
         """The client is gone."""
-        site = self.site
+        site, refused = self.site, not self.finished and self.channel.refused
         super().connectionLost(reason)
         if self._body is not None:
             self._body.fail(reason)
         self.on_lost()
-        if self._begun and site is not None and not self.finished:
-            site.lost(self)
+        if self.begun and site is not None and not self.finished:
+            if refused and not self.startedWriting:
+                # With 400: its body was not what it should be.
+                site.log(self)
+            else:
+                site.lost(self)
 
     def header_values(self, name: str) -> list[str]:
         """All values of a header field, in order; what is not UTF-8 in them is replaced, and so matches no grammar."""
@@ -381,6 +393,8 @@ class StreamingSite(Site):
     ) -> None:
         super().__init__(resource, requestFactory=StreamingRequest, timeout=IDLE_TIMEOUT, reactor=reactor)
         self._log_access = log_access
+        #: Whether what a peer says about requests is believed, by its address.
+        self.trusts: Callable[[str], bool] = lambda peer: False
         self.open: set[StreamingChannel] = set()
         #: For the connections that are made from now on.
         self.limits = HeadLimits()

@@ -8,9 +8,11 @@ the end of the connection, whether the request is answered here or passed on.
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
+from regd.asked import make_id
 from regd.errors import BadRequest, RegistryError
 from regd.web.heads import Heads
 from regd.web.plain import PlainChannel
@@ -44,6 +46,9 @@ class StrictChannel(PlainChannel):
     #: Whether what came was not HTTP; nothing that comes after it can be.
     _refused = False
     _version: bytes
+
+    # Without a type in Twisted.
+    factory: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,13 +126,36 @@ class StrictChannel(PlainChannel):
             # The body of a request that is being answered: a second answer would come out in the midst of the first.
             self.loseConnection()
             return
+        # Of a request whose body is wrong, or of none that has got as far.
+        request_id = (self.requests[-1].id if self.requests else "") or make_id()
         body = envelope_bytes(BadRequest())
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nDocker-Distribution-Api-Version: registry/2.0\r\n"
-            b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+            b"Connection: close\r\nContent-Length: %d\r\nX-Request-Id: %s\r\n\r\n%s" % (len(body), request_id.encode("ascii"), body)
         )
+        self._tell_refused(request_id, len(body))
         self.loseConnection()
 
+    @property
+    def refused(self) -> bool:
+        """Whether what came was not HTTP."""
+        return self._refused
+
+    def _tell_refused(self, request_id: str, sent: int) -> None:
+        """
+        For the access log: what came was answered with 400. It stands there with as much of a request as there was.
+
+        :param sent: bytes of the body of that answer.
+        """
+        request = self.requests[-1] if self.requests else self.requestFactory(self)
+        request.setResponseCode(400)
+        request.sentLength = sent
+        if not request.begun:
+            # One that has is logged when the connection is lost, which is now.
+            request.id, request.began = request_id, time.perf_counter()
+            request.method, request.uri = getattr(self, "_command", b"-"), getattr(self, "_path", b"-")
+            request.clientproto = getattr(self, "_version", b"-")
+            self.factory.log(request)
 
     def _is_unambiguous(self, request: Any) -> bool:
         """Whether it is for one host at most, and ends where everybody says (RFC 9112, sections 3.2 and 6.1)."""

@@ -130,9 +130,10 @@ class SettingsTest(E2ETestCase):
         server = self.start()
         server.client.get("/v2/_catalog?n=7", User_Agent="an-agent")
         server.stop()
-        # The combined format of Apache httpd, as registry:2 writes it.
+        # The combined format of Apache httpd, as registry:2 writes it; regd adds the id of the request.
         self.assertRegex(
-            server.program.output(), r'(?m)^127\.0\.0\.1 - - \[[^]]+\] "GET /v2/_catalog\?n=7 HTTP/1\.1" 200 \d+ "[^"]*" "an-agent"$'
+            server.program.output(),
+            r'(?m)^127\.0\.0\.1 - - \[[^]]+\] "GET /v2/_catalog\?n=7 HTTP/1\.1" 200 \d+ "[^"]*" "an-agent"( [0-9a-f]+-[0-9a-f]+)?$',
         )
 
     def test_drain(self) -> None:

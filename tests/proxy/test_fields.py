@@ -45,22 +45,23 @@ class PassOnTests(SynchronousTestCase):
 
     def test_where_it_comes_from(self) -> None:
         said = [b"X-Forwarded-For: 1.1.1.1", b"X-Real-IP: 9.9.9.9", b"x-forwarded-for: 2.2.2.2", b"X-Forwarded-Proto: https"]
+        said.append(b"X-Request-ID: of the client")
         passed = pass_on(b"\r\n".join([b"Host: x", *said]), None)
-        head = request_head(b"GET", b"/p?q", passed, Origin(b"3.3.3.3", b"1.1.1.1", b"https"), b"up", chunked=False)
+        head = request_head(b"GET", b"/p?q", passed, Origin(b"3.3.3.3", b"1.1.1.1", b"https"), "0f-1", b"up", chunked=False)
         self.assertEqual(
             head,
             b"GET /p?q HTTP/1.1\r\nHost: x\r\nX-Real-IP: 1.1.1.1\r\n"
-            b"X-Forwarded-For: 1.1.1.1, 2.2.2.2, 3.3.3.3\r\nX-Forwarded-Proto: https\r\n\r\n",
+            b"X-Forwarded-For: 1.1.1.1, 2.2.2.2, 3.3.3.3\r\nX-Forwarded-Proto: https\r\nX-Request-Id: 0f-1\r\n\r\n",
         )
 
     def test_without_host(self) -> None:
-        head = request_head(b"PUT", b"/", pass_on(b"", None), ORIGIN, b"up:1", chunked=True)
+        head = request_head(b"PUT", b"/", pass_on(b"", None), ORIGIN, "0f-1", b"up:1", chunked=True)
         self.assertTrue(head.startswith(b"PUT / HTTP/1.1\r\nHost: up:1\r\nX-Real-IP: "), head)
         self.assertTrue(head.endswith(b"\r\nTransfer-Encoding: chunked\r\n\r\n"), head)
 
     @given(st.lists(st.tuples(TOKEN, VALUE), max_size=8))
     def test_nothing_else_changes(self, fields: list[tuple[bytes, bytes]]) -> None:
-        special = {b"host", b"x-real-ip", b"x-forwarded-for", b"x-forwarded-proto", *HOP}
+        special = {b"host", b"x-real-ip", b"x-forwarded-for", b"x-forwarded-proto", b"x-request-id", *HOP}
         fields = [field for field in fields if field[0].lower() not in special]
         passed = pass_on(b"\r\n".join(b"%b: %b" % field for field in fields), None)
         self.assertEqual(list(split_fields(passed.lines.removesuffix(b"\r\n"))), fields)

@@ -89,6 +89,7 @@ class ApiCase(SynchronousTestCase):
     def check(self, answer: Answer, method: str = "GET") -> None:
         """What is so of every answer."""
         self.assertEqual(answer["Docker-Distribution-Api-Version"], "registry/2.0")
+        self.assertRegex(answer["X-Request-Id"], "^[A-Za-z0-9._~:/+=@-]{1,128}$")
         self.assertNotIn("html", answer.get("Content-Type") or "")
         self.assertNotIn(b"<html", answer.body.lower())
         self.assertNotIn(b"Traceback", answer.body)

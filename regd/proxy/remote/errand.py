@@ -10,6 +10,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - it is not Python's, and the one that is raised
 
 from regd import __version__
+from regd.asked import current_id
 from regd.proxy.connection import Answer, Lost, UpstreamConnection
 from regd.proxy.dialing import CannotConnect
 from regd.proxy.remote.errors import Unreachable
@@ -159,6 +160,9 @@ class Errand:
         peer.rest.check()
         server, what = peer.server, f"{method} {url}"
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        request_id = current_id()
+        if request_id:
+            lines += f"X-Request-Id: {request_id}\r\n"
         host = server.authority.decode("ascii")
         head = f"{method} {url.target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nAccept-Encoding: identity\r\n{lines}\r\n"
         server.busy += 1

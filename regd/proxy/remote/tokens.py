@@ -30,6 +30,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
+from regd.asked import current_id
 from regd.config import TCPAddress
 from regd.config.caching import CacheUpstream
 from regd.proxy.coalesce import Coalesced
@@ -211,6 +212,9 @@ class Tokens:
         headers = Headers({"User-Agent": [AGENT], "Accept": ["application/json"]})
         if self._may_have_credentials(url):
             headers.addRawHeader("Authorization", basic(self._upstream.username, self._upstream.password))
+        request_id = current_id()
+        if request_id:
+            headers.addRawHeader("X-Request-Id", request_id)
         timeouts = self._upstream.timeouts
         endpoints = _Endpoints(self._peers.options(url), timeouts.connect, self._reactor)
         try:
