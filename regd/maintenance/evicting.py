@@ -15,13 +15,14 @@ from typing import Final
 
 from regd.errors import TagInvalid
 from regd.maintenance.closing import Closing
-from regd.maintenance.graph import digest_of, raw, raw_name
+from regd.maintenance.graph import digest_of, raw
 from regd.maintenance.reading import Reader
 from regd.maintenance.steps import Steps
 from regd.maintenance.summary import Orders, Witness
 from regd.maintenance.survey import Mark, Survey, marks_of
 from regd.maintenance.tally import Tally
-from regd.names import ALGORITHMS, Digest, RepositoryName, Tag
+from regd.maintenance.walking import digests_in
+from regd.names import Digest, RepositoryName, Tag
 from regd.storage import layout
 from regd.storage.driver import Driver, Missing, Stat
 from regd.storage.layout import Path
@@ -187,7 +188,7 @@ class Eviction:
                 found[target].tags.append(tag)
             elif manifests:
                 # A tag that means something else by now goes on to remember what it meant.
-                async for digest in self._digests(partial(layout.tag_index, name, tag)):
+                async for digest in digests_in(self._driver, self._steps, partial(layout.tag_index, name, tag)):
                     if (one := found.get(raw(digest))) is not None:
                         one.others.append(layout.tag_index_link(name, tag, digest))
         async for manifest, subject in self._reader.subjects(manifests):
@@ -205,18 +206,6 @@ class Eviction:
             await self._steps.take(len(tags))
             for tag, content in zip(tags, contents, strict=True):
                 yield tag, _target(content)
-
-    async def _digests(self, place: partial[Path]) -> AsyncIterator[Digest]:
-        """What is in the directories of algorithms."""
-        for algorithm in ALGORITHMS:
-            try:
-                names = await self._driver.scan(place(algorithm))
-            except Missing:
-                continue
-            await self._steps.take(1)
-            for name in names:
-                if raw_name(algorithm, name) is not None:
-                    yield Digest(f"{algorithm}:{name}")
 
     # Taking it out.
 

@@ -14,15 +14,13 @@ from regd.maintenance.keeping import Keeping, Means
 from regd.maintenance.reading import Found
 from regd.maintenance.removing import Removing
 from regd.maintenance.steps import Steps
-from regd.names import ALGORITHMS, NAME_LIMIT, Tag
+from regd.maintenance.walking import OWN, longer_names
+from regd.names import ALGORITHMS, Tag
 from regd.storage import layout
 from regd.storage.driver import Driver, Missing
 from regd.storage.layout import UploadId
 
 __all__ = ["Marking"]
-
-#: How the names of a repository's own directories begin; what else is in its directory belongs to repositories of longer names.
-_OWN: Final = "_"
 
 #: The directory of the links from subjects to what refers to them.
 _REFERRERS: Final = "_referrers"
@@ -63,14 +61,12 @@ class Marking:
                 continue
             await self._steps.take(1)
             waiting.append((name, False))
-            own = [entry for entry in entries if entry.startswith(_OWN)]
+            own = [entry for entry in entries if entry.startswith(OWN)]
             if name and own:
                 await self._repository(name, own)
             elif name:
                 self._bare.add(name)
-            below = [f"{name}/{entry}" if name else entry for entry in entries if not entry.startswith(_OWN)]
-            # Nobody can ask for a longer name; a link of the file system that leads upwards makes them.
-            waiting += [(longer, True) for longer in sorted(below, reverse=True) if len(longer) <= NAME_LIMIT]
+            waiting += [(longer, True) for longer in longer_names(name, entries)]
 
     async def _repository(self, name: str, own: list[str]) -> None:
         means = self._means
@@ -123,7 +119,7 @@ class Marking:
             entries = await self._driver.scan(path)
         except Missing:
             return
-        own = [entry for entry in entries if entry.startswith(_OWN)]
+        own = [entry for entry in entries if entry.startswith(OWN)]
         gone = [await self._driver.prune(layout.inside(path, entry)) for entry in own]
         if own and all(gone):
             self._means.tally.repositories_removed += 1

@@ -8,16 +8,17 @@ that they refer to, and they are gone for good before the first blob is touched.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from regd.maintenance.closing import Closing
-from regd.maintenance.graph import Graph, digest_of, raw, raw_name
+from regd.maintenance.graph import Graph, digest_of, raw
 from regd.maintenance.reading import Found
 from regd.maintenance.steps import Steps
-from regd.names import ALGORITHMS, Digest, Tag
+from regd.maintenance.walking import digests_in
+from regd.names import Tag
 from regd.storage import layout
-from regd.storage.driver import Driver, Missing
+from regd.storage.driver import Driver
 from regd.storage.layout import Path
 
 __all__ = ["Removing"]
@@ -93,32 +94,16 @@ class Removing:
         known = {*found.revisions, *found.layers}
         links: list[Path] = []
         for tag in found.tagged:
-            entries = self._digests(partial(layout.tag_index, found.name, Tag(tag)))
+            entries = digests_in(self._driver, self._steps, partial(layout.tag_index, found.name, Tag(tag)))
             links += [layout.tag_index_link(found.name, Tag(tag), digest) async for digest in entries if raw(digest) not in known]
-        async for subject in self._digests(partial(layout.referrers_root, found.name)):
-            entries = self._digests(partial(layout.referrers, found.name, subject))
+        async for subject in digests_in(self._driver, self._steps, partial(layout.referrers_root, found.name)):
+            entries = digests_in(self._driver, self._steps, partial(layout.referrers, found.name, subject))
             links += [layout.referrer_link(found.name, subject, digest) async for digest in entries if raw(digest) not in known]
         # With the gate open: what is written from now on is younger than the limit, and stays.
         for start in range(0, len(links), self._steps.lot):
             lot = links[start : start + self._steps.lot]
             await self._driver.retire(lot, self._into, self._limit)
             await self._steps.take(len(lot))
-
-    async def _digests(self, place: Callable[[str], Path]) -> AsyncIterator[Digest]:
-        """
-        What is in the directories of algorithms.
-
-        :param place: makes their paths.
-        """
-        for algorithm in ALGORITHMS:
-            try:
-                names = await self._driver.scan(place(algorithm))
-            except Missing:
-                continue
-            await self._steps.take(1)
-            for name in names:
-                if raw_name(algorithm, name) is not None:
-                    yield Digest(f"{algorithm}:{name}")
 
     async def _lot(
         self,
@@ -161,7 +146,7 @@ class Removing:
         """Below which tags it is remembered that they once meant one of these manifests."""
         history: dict[bytes, list[Path]] = defaultdict(list)
         for tag in found.tagged:
-            async for digest in self._digests(partial(layout.tag_index, found.name, Tag(tag))):
+            async for digest in digests_in(self._driver, self._steps, partial(layout.tag_index, found.name, Tag(tag))):
                 if (name := raw(digest)) in wanted:
                     history[name].append(layout.tag_index_link(found.name, Tag(tag), digest))
         return history

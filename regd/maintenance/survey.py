@@ -15,14 +15,13 @@ from typing import Final
 
 from regd.maintenance.graph import digest_of, raw_name
 from regd.maintenance.steps import Steps
-from regd.names import ALGORITHMS, NAME_LIMIT, RepositoryName
+from regd.maintenance.walking import longer_names
+from regd.names import ALGORITHMS, RepositoryName
 from regd.storage import layout
 from regd.storage.driver import Driver, Missing, Stat
 
 __all__ = ["Mark", "Survey", "is_below", "marks_of", "repositories"]
 
-#: How the names of a repository's own directories begin.
-_OWN: Final = "_"
 _CACHE: Final = "_cache"
 
 
@@ -61,8 +60,7 @@ async def repositories(driver: Driver, steps: Steps, prefixes: Iterable[str]) ->
         await steps.take(1)
         if _CACHE in entries and is_below(name, prefixes):
             yield RepositoryName(name)
-        below = [f"{name}/{entry}" if name else entry for entry in entries if not entry.startswith(_OWN)]
-        waiting += [longer for longer in sorted(below, reverse=True) if len(longer) <= NAME_LIMIT]
+        waiting += longer_names(name, entries)
 
 
 async def marks_of(driver: Driver, steps: Steps, name: RepositoryName) -> AsyncIterator[Mark]:
