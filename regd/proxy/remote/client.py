@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from regd.config.caching import CacheUpstream
 from regd.errors import DigestInvalid
-from regd.manifest import INDEXES, MEDIA_TYPES, OCI_INDEX
+from regd.manifest import INDEXES, LIMIT, MEDIA_TYPES, OCI_INDEX
 from regd.names import CANONICAL, Digest, Reference, Tag
 from regd.proxy.remote.access import Access, Grant, Way
 from regd.proxy.remote.challenges import parse_challenges
@@ -23,9 +23,6 @@ from regd.proxy.remote.urls import URL, BadURL, join
 from regd.proxy.remote.values import RemoteBlob, RemoteManifest, TagPage
 
 __all__ = ["Remote"]
-
-#: The largest manifest, and the largest list, in bytes: what registries take themselves.
-_LARGEST: Final = 4 * 1024 * 1024
 
 #: How many pages of a list of referrers are read.
 _MOST_PAGES: Final = 20
@@ -99,7 +96,7 @@ class Remote:
         await self._expect(reply, 200)
         media_type = parse_media_type(reply.field("content-type") or "")
         wanted = reference if isinstance(reference, Digest) else _digest(reply.field("docker-content-digest"))
-        content = await reply.read(_LARGEST)
+        content = await reply.read(LIMIT)
         digest = Digest.of(content, CANONICAL if wanted is None else wanted.algorithm)
         if wanted is not None and digest != wanted:
             raise Wrong(f"{reply.what}: the manifest should have the digest {wanted}, and has {digest}")
@@ -162,7 +159,8 @@ class Remote:
         reply = await self._ask("GET", name, self._url(name, target), {"Accept": "application/json"})
         await self._expect(reply, 200)
         link = next_link(reply.fields("link"))
-        content = await reply.read(_LARGEST)
+        # A list may be as large as a manifest; all pages of one of referrers together, too.
+        content = await reply.read(LIMIT)
         try:
             return parse_tags(content, link, n, last)
         except BadList as error:
@@ -253,7 +251,7 @@ class Remote:
 
     async def _referrers(self, name: str, url: URL) -> RemoteManifest:
         manifests: list[object] = []
-        left = _LARGEST
+        left = LIMIT
         for number in range(_MOST_PAGES):
             reply = await self._ask("GET", name, url, {"Accept": OCI_INDEX})
             await self._expect(reply, 200)
