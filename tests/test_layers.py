@@ -21,17 +21,18 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "moments": frozenset(),
     "processes": frozenset(),
     "asked": frozenset(),
+    "spans": frozenset(),
     "names": frozenset({"errors"}),
     "manifest": frozenset({"names", "errors"}),
     "config": frozenset({"names", "errors"}),
     "storage": frozenset({"names", "errors"}),
-    "maintenance": frozenset({"storage", "manifest", "names", "errors", "pace", "moments", "processes"}),
-    "registry": frozenset({"maintenance", "storage", "manifest", "names", "errors", "pace", "moments"}),
-    "telemetry": frozenset({"config", "storage", "moments", "asked"}),
-    "web": frozenset({"registry", "storage", "manifest", "names", "errors", "telemetry", "asked"}),
+    "maintenance": frozenset({"storage", "manifest", "names", "errors", "pace", "moments", "processes", "spans"}),
+    "registry": frozenset({"maintenance", "storage", "manifest", "names", "errors", "pace", "moments", "spans"}),
+    "telemetry": frozenset({"config", "storage", "moments", "spans", "asked"}),
+    "web": frozenset({"registry", "storage", "manifest", "names", "errors", "telemetry", "spans", "asked"}),
     # Its routes, upstreams and time-outs are the configuration's values; what it does not do itself, the channel of web does.
     # Its cache keeps what it fetches by the registry's rules, and in its storage.
-    "proxy": frozenset({"config", "web", "registry", "storage", "manifest", "names", "errors", "pace", "asked"}),
+    "proxy": frozenset({"config", "web", "registry", "storage", "manifest", "names", "errors", "pace", "spans", "asked"}),
     "workers": frozenset({"web", "telemetry", "processes"}),
     "service": frozenset(
         {
@@ -53,7 +54,7 @@ ONLY_THROUGH: dict[tuple[str, str], frozenset[str]] = {
 }
 
 # Rooms of pure functions: values in, values out, no Twisted at all.
-PURE = frozenset({"errors", "names", "manifest", "pace", "moments"})
+PURE = frozenset({"errors", "names", "manifest", "pace", "moments", "spans"})
 
 # Rooms that must not know HTTP.
 WITHOUT_HTTP = PURE | {"config", "storage", "maintenance", "registry"}

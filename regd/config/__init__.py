@@ -38,6 +38,7 @@ from regd.config.model import (
 )
 from regd.config.proxying import HealthCheck, Limits, Route, Timeouts, Upstream, UpstreamTLS
 from regd.config.report import Report, check
+from regd.config.tracingvalues import Tracing
 from regd.config.window import Window
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "TCPCheck",
     "Tags",
     "Timeouts",
+    "Tracing",
     "URLRules",
     "UnixAddress",
     "UploadPurging",

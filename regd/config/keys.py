@@ -20,6 +20,7 @@ from regd.config.model import GarbageCollect, Network, Platform, UploadPurging
 from regd.config.proxying import Limits, Route, Upstream
 from regd.config.routes import routes
 from regd.config.schema import Key, Row, build
+from regd.config.tracing import endpoint, ratio, secret_fields, service_name
 from regd.config.values import Parser, boolean, choice, duration, from_text, integer, list_of, record, size, text
 from regd.config.window import Window, parse_window
 
@@ -126,6 +127,12 @@ HEALTH_FILE: Key[tuple[FileCheck, ...]] = Key("health.file", file_checks(), ())
 HEALTH_HTTP: Key[tuple[HTTPCheck, ...]] = Key("health.http", http_checks(), ())
 HEALTH_TCP: Key[tuple[TCPCheck, ...]] = Key("health.tcp", tcp_checks(), ())
 
+TRACING_ENABLED: Key[bool | None] = Key("tracing.enabled", checks.or_as(boolean(), "OTEL_TRACES_EXPORTER"), None)
+TRACING_ENDPOINT: Key[str | None] = Key("tracing.endpoint", checks.or_as(endpoint(), "OTEL_EXPORTER_OTLP_ENDPOINT"), None)
+TRACING_HEADERS: Key[Mapping[str, tuple[str, ...]]] = Key("tracing.headers", secret_fields(), MappingProxyType({}))
+TRACING_SAMPLERATIO: Key[float | None] = Key("tracing.sampleratio", checks.or_as(ratio(), "OTEL_TRACES_SAMPLER"), None)
+TRACING_SERVICENAME: Key[str | None] = Key("tracing.servicename", checks.or_as(service_name(), "OTEL_SERVICE_NAME"), None)
+
 #: Every one of them. ``Any``: they are of many types.
 OBEYED: tuple[Key[Any], ...] = (
     VERSION,
@@ -194,6 +201,11 @@ OBEYED: tuple[Key[Any], ...] = (
     HEALTH_FILE,
     HEALTH_HTTP,
     HEALTH_TCP,
+    TRACING_ENABLED,
+    TRACING_ENDPOINT,
+    TRACING_HEADERS,
+    TRACING_SAMPLERATIO,
+    TRACING_SERVICENAME,
 )
 #: Those that leave nothing to do. They are read all the same: their values have to be right, and may be worth a warning.
 ACCEPTED: tuple[Key[Any], ...] = (INMEMORY, REDIRECT_DISABLE, CACHE_DESCRIPTOR, CACHE_LAYERINFO, CACHE_SIZE, HTTP2_DISABLED)

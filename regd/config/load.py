@@ -41,6 +41,8 @@ from regd.config.model import (
 from regd.config.proxying import Limits
 from regd.config.schema import Key, Refused, as_section
 from regd.config.survey import survey
+from regd.config.tracing import switched_on
+from regd.config.tracingvalues import Tracing
 from regd.config.values import Place
 
 __all__ = ["DEFAULT_PATH", "default_path", "load", "parse"]
@@ -92,7 +94,7 @@ def parse(source: bytes, path: str, environ: Mapping[str, str]) -> Loaded:
     _check_version(document)
     tree, unknown = override(document, environ, keys.ROOT)
     found = survey(tree, keys.ROOT)
-    reading = _Reading(tree, found.errors)
+    reading = _Reading(tree, environ, found.errors)
     config = _config(reading)
     if reading.errors:
         raise ConfigError.joined(reading.errors)
@@ -131,6 +133,7 @@ class _Reading:
     """Reads keys and goes on after an error, so that one run reports all of them."""
 
     tree: MapNode
+    environ: Mapping[str, str]
     errors: list[ConfigError]
     warnings: list[str] = field(default_factory=list)
     #: By the identity of the key: one that is asked for twice is read, and complained about, once. ``Any``: keys are of many types.
@@ -193,6 +196,7 @@ def _config(reading: _Reading) -> Config:
         reverseproxy=_reverseproxy(reading, http.prefix),
         proxy=_proxy(reading, driver, maintenance),
         health=_health(reading),
+        tracing=_tracing(reading),
     )
 
 
@@ -203,6 +207,17 @@ def _health(reading: _Reading) -> HealthChecks:
         get(keys.HEALTH_FILE),
         get(keys.HEALTH_HTTP),
         get(keys.HEALTH_TCP),
+    )
+
+
+def _tracing(reading: _Reading) -> Tracing:
+    get = reading.get
+    enabled = get(keys.TRACING_ENABLED)
+    if enabled is None:
+        enabled, warnings = switched_on(reading.environ)
+        reading.warnings += warnings
+    return Tracing(
+        enabled, get(keys.TRACING_ENDPOINT), get(keys.TRACING_HEADERS), get(keys.TRACING_SAMPLERATIO), get(keys.TRACING_SERVICENAME)
     )
 
 

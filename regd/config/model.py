@@ -15,6 +15,7 @@ from regd.config.caching import PullThrough
 from regd.config.healthvalues import HealthChecks
 from regd.config.patterns import Pattern
 from regd.config.proxying import Limits, Route
+from regd.config.tracingvalues import Tracing
 from regd.config.window import Window
 
 __all__ = [
@@ -321,6 +322,7 @@ class Config:
     reverseproxy: ReverseProxy
     proxy: PullThrough = field(default_factory=PullThrough)
     health: HealthChecks = field(default_factory=HealthChecks)
+    tracing: Tracing = field(default_factory=Tracing)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from typing import Final
 
 from regd.errors import Unavailable
 from regd.pace import Sleep
+from regd.spans import Part
 from regd.storage import layout
 from regd.storage.driver import Busy, Driver, Held
 from regd.storage.layout import Path
@@ -157,6 +158,14 @@ class Gate:
             return await self._driver.lock(path, shared=shared)
         except Busy:
             began = self._now()
+        with Part("gate.wait"):
+            return await self._take_later(path, shared, began, until, sleep)
+
+    async def _take_later(self, path: Path, shared: bool, began: float, until: float | None, sleep: Sleep) -> Held:
+        """
+        :param began: since when it is waited for.
+        :raises Busy: as :meth:`_take` does.
+        """
         while True:
             now = self._now()
             if until is not None and now >= until:

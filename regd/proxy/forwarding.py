@@ -15,8 +15,9 @@ from regd.proxy.answers import CHUNKED, UNTIL_CLOSE, client_head, right_location
 from regd.proxy.balance import Balancer
 from regd.proxy.connection import Answer, Lost, UpstreamConnection
 from regd.proxy.dialing import CannotConnect
-from regd.proxy.fields import Origin, Passed, request_head
-from regd.proxy.upstream import UpstreamServer
+from regd.proxy.fields import Origin, Passed, request_head, with_trace
+from regd.proxy.upstream import UpstreamServer, upstream_span
+from regd.spans import Span
 from regd.web.body import BodyAborted, RequestBody
 from regd.web.request import StreamingRequest
 
@@ -53,7 +54,7 @@ class Forwarding:
         """
         body = None if request.bodiless else request.body
         try:
-            server, connection, answer = await self._ask(request, target, passed, origin, body)
+            server, connection, answer, span = await self._ask(request, target, passed, origin, body)
         except Lost as error:
             self._fail(request, error)
             return
@@ -71,15 +72,16 @@ class Forwarding:
         finally:
             server.busy -= 1
             request.on_lost = _nothing
+            span.end("" if answer.body.ended else "BodyAborted")
             # Where it has ended, the connection may have the next request of this very client already.
             if not answer.body.ended:
                 connection.abort()
 
     async def _ask(
         self, request: StreamingRequest, target: bytes, passed: Passed, origin: Origin, body: RequestBody | None
-    ) -> tuple[UpstreamServer, UpstreamConnection, Answer]:
+    ) -> tuple[UpstreamServer, UpstreamConnection, Answer, Span]:
         """
-        :returns: one who answers; it counts as busy.
+        :returns: one who answers, which counts as busy; and the span of this request.
         :raises Lost: when nobody does.
         :raises BodyAborted: when the client has gone.
         """
@@ -88,6 +90,8 @@ class Forwarding:
         while (server := self.balancer.choose(tried)) is not None:
             server.busy += 1
             connection: UpstreamConnection | None = None
+            # Each attempt is a request of its own, to whoever looks at the traces of both ends.
+            span = upstream_span(server.upstream, request.method, target)
             try:
                 connection = server.at_hand()
                 reused = connection is not None
@@ -98,10 +102,12 @@ class Forwarding:
                     raise BodyAborted
                 request.on_lost = connection.abort
                 chunked = body is not None and body.length is None
-                head = request_head(request.method, target, passed, origin, request.id, server.authority, chunked=chunked)
+                told = with_trace(passed, span.fields())
+                head = request_head(request.method, target, told, origin, request.id, server.authority, chunked=chunked)
                 answer = await connection.ask(request.method, head, body)
             except (CannotConnect, Lost) as error:
                 server.busy -= 1
+                span.end(type(error).__name__)
                 request.on_lost = _nothing
                 if _gone(request):
                     raise BodyAborted from None
@@ -116,14 +122,16 @@ class Forwarding:
                     tried.add(server)
                 if by_client or (sent and not _may_repeat(request, body)):
                     raise problem from None
-            except BaseException:
+            except BaseException as error:
                 server.busy -= 1
+                span.end(type(error).__name__)
                 if connection is not None and not connection.ended:
                     connection.abort()
                 raise
             else:
                 server.succeeded()
-                return server, connection, answer
+                span.tell({"http.response.status_code": answer.head.status})
+                return server, connection, answer, span
         raise problem or _NobodyIsWell("none of its servers is well")
 
     async def _answer(

@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
-from regd.config import Timeouts, Upstream
+from regd.config import TCPAddress, Timeouts, Upstream
 from regd.proxy.connection import UpstreamConnection
 from regd.proxy.dialing import Dialer
+from regd.spans import CURRENT, NOTHING, Attribute, Span, method_of
 
-__all__ = ["UpstreamServer"]
+__all__ = ["UpstreamServer", "upstream_span"]
 
 #: An upstream that could not be reached, or broke off, is left alone for so many seconds while others are there; as nginx has it.
 PENALTY: Final = 10.0
@@ -109,3 +110,24 @@ class UpstreamServer:
         except ValueError:
             # It was not idle.
             return
+
+
+def upstream_span(upstream: Upstream, method: bytes, target: bytes) -> Span:
+    """
+    Begin a request to an upstream, as part of what is being done.
+
+    :param target: in origin form; of its query, which may be a signature, nothing is told.
+    :returns: one that has no consequences where nothing is traced.
+    """
+    around = CURRENT.get()
+    if around is None:
+        return NOTHING
+    name, known = method_of(method)
+    path = target.partition(b"?")[0].decode("ascii", "backslashreplace")
+    address = upstream.address
+    attributes: dict[str, Attribute] = {"http.request.method": known, "url.full": f"{upstream}{path}"}
+    if isinstance(address, TCPAddress):
+        attributes |= {"server.address": address.host, "server.port": address.port}
+    else:
+        attributes["server.address"] = address.path
+    return around.child(name, attributes, client=True)

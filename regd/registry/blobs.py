@@ -10,6 +10,7 @@ from regd.errors import BlobUnknown
 from regd.maintenance.gate import Gate
 from regd.names import Digest, RepositoryName
 from regd.registry.promises import Promises
+from regd.spans import Part
 from regd.storage import layout
 from regd.storage.damage import Damage
 from regd.storage.driver import Content, Driver, Missing
@@ -193,12 +194,13 @@ class Blobs:
         """
         path = layout.blob_data(digest)
         link = Links.file(layout.layer_link(name, digest), digest)
-        whole = await self.whole(digest, size)
-        async with self._gate.change():
-            if whole and await self.kept(digest, await self._promises.wanted_since()):
-                await self._driver.write(link)
-                return False
-            await self._driver.adopt(source, path, link, beside=beside, flushed=flushed)
+        with Part("blob.commit"):
+            whole = await self.whole(digest, size)
+            async with self._gate.change():
+                if whole and await self.kept(digest, await self._promises.wanted_since()):
+                    await self._driver.write(link)
+                    return False
+                await self._driver.adopt(source, path, link, beside=beside, flushed=flushed)
         self._damage.healed(path)
         return True
 

@@ -17,6 +17,7 @@ from regd.registry.by_digest import ByDigest
 from regd.registry.pages import names_after
 from regd.registry.promises import Promises
 from regd.registry.rules import ManifestRules, check
+from regd.spans import Part
 from regd.storage import layout
 from regd.storage.damage import Damage
 from regd.storage.driver import Driver, Missing
@@ -143,11 +144,12 @@ class Manifests:
         manifest = parse(content, content_type)
         if isinstance(reference, Tag):
             tags = (reference, *tags)
-        whole = await self._blobs.whole(digest, len(content))
-        async with self._gate.change():
-            since = await self._promises.wanted_since()
-            await self._check(name, manifest, since)
-            await self._store(name, content, digest, manifest, since, tags, whole)
+        with Part("manifest.commit"):
+            whole = await self._blobs.whole(digest, len(content))
+            async with self._gate.change():
+                since = await self._promises.wanted_since()
+                await self._check(name, manifest, since)
+                await self._store(name, content, digest, manifest, since, tags, whole)
         return digest, manifest
 
     async def keep(self, name: RepositoryName, content: bytes, digest: Digest, tag: Tag | None = None) -> None:
@@ -162,14 +164,15 @@ class Manifests:
         :raises Unavailable: when the gate stays closed.
         """
         manifest = parse(content)
-        whole = await self._blobs.whole(digest, len(content))
-        async with self._gate.change():
-            since = await self._promises.wanted_since()
-            await self._renew_all(name, manifest, since)
-            same = tag is not None and await self._links.read(layout.tag_link(name, tag)) == digest
-            await self._store(name, content, digest, manifest, since, () if tag is None or same else (tag,), whole)
-            if same and tag is not None:
-                await self.renew(name, tag)
+        with Part("manifest.commit"):
+            whole = await self._blobs.whole(digest, len(content))
+            async with self._gate.change():
+                since = await self._promises.wanted_since()
+                await self._renew_all(name, manifest, since)
+                same = tag is not None and await self._links.read(layout.tag_link(name, tag)) == digest
+                await self._store(name, content, digest, manifest, since, () if tag is None or same else (tag,), whole)
+                if same and tag is not None:
+                    await self.renew(name, tag)
 
     async def checked(self, name: RepositoryName, tag: Tag) -> float | None:
         """

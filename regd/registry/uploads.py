@@ -27,6 +27,7 @@ from regd.moments import rfc3339
 from regd.names import ALGORITHMS, CANONICAL, Digest, RepositoryName
 from regd.pace import Sleep
 from regd.registry.blobs import Blobs
+from regd.spans import Part
 from regd.storage import layout, startedat
 from regd.storage.damage import Damage
 from regd.storage.driver import Appender, Busy, Driver, HashState, Missing, Stat, StorageError
@@ -303,8 +304,9 @@ class Uploads:
         finally:
             appender.unregisterProducer()
             # Also when the body broke off: what arrived is kept. An error of the storage is then what the client hears.
-            size = await appender.flush()
-            await self._note(upload, appender, before)
+            with Part("upload.flush"):
+                size = await appender.flush()
+                await self._note(upload, appender, before)
         if not await self._driver.exists(layout.upload_data(upload.name, upload.id)):
             # Cancelled meanwhile: the bytes went to a file that no longer has a name.
             raise BlobUploadUnknown(detail={"uuid": upload.id})
@@ -335,7 +337,8 @@ class Uploads:
         noted = await self._noted(upload, appender, algorithm)
         if noted is not None:
             return noted
-        return Digest.from_hash(await self._driver.hash(layout.upload_data(upload.name, upload.id), algorithm))
+        with Part("upload.hash"):
+            return Digest.from_hash(await self._driver.hash(layout.upload_data(upload.name, upload.id), algorithm))
 
     async def _noted(self, upload: Upload, appender: Appender, algorithm: str) -> Digest | None:
         """The digest of all that has arrived, if it has been stored."""

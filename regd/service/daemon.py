@@ -147,6 +147,7 @@ class RegistryService(MultiService):
         if self.group is not None:
             self._listen("http.addr", config.http.addr, self.group.listen)
         else:
+            self._trace()
             self._listen("http.addr", config.http.addr, lambda address: listen(self._reactor, address, self.serving.site))
         if config.http.debug.addr is not None:
             self._listen("http.debug.addr", config.http.debug.addr, lambda address: listen(self._reactor, address, self.debug_site))
@@ -159,6 +160,12 @@ class RegistryService(MultiService):
         else:
             self.group.ready.addCallback(lambda _: self._tell_ready(f"with {count} workers"))
             self.group.start()
+
+    def _trace(self) -> None:
+        try:
+            self.serving.trace()
+        except ConfigError as error:
+            self._give_up(f"{error}")
 
     def _make_group(self, count: int) -> Group:
         arguments = [type(self._reactor).__module__, "own" if self._streams.lock is None else "shared"]

@@ -1,20 +1,25 @@
-"""The files that a configuration names, looked at before anything needs them."""
+"""The files that a configuration names, and what has to be installed for it, looked at before anything needs them."""
 
 from __future__ import annotations
 
-from regd.config import Config
+from regd.config import Config, ConfigError
 from regd.proxy.dialing import CannotUseTLS, system_trust, tls_options
+from regd.telemetry.tracing import check_tracing
 
 __all__ = ["unusable_files"]
 
 
 def unusable_files(config: Config) -> list[str]:
     """
-    Read the files that a configuration names for TLS.
+    Read the files that a configuration names for TLS, and look for what traces.
 
-    :returns: a line for each section with one that cannot be used, as of a bad key; the daemon would not start with it.
+    :returns: a line for each section with something that cannot be used, as of a bad key; the daemon would not start with it.
     """
-    problems = []
+    problems: list[str] = []
+    try:
+        check_tracing(config.tracing)
+    except ConfigError as error:
+        problems += error.problems
     for index, route in enumerate(config.reverseproxy.routes):
         # What it says is for all of them.
         for upstream in [one for one in route.upstreams if one.scheme == "https"][:1]:

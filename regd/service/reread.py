@@ -29,6 +29,7 @@ _FIXED: Final[tuple[tuple[str, Callable[[Config], object]], ...]] = (
     ("storage", lambda config: type(config.storage.driver)),
     ("storage.filesystem.rootdirectory", _root),
     ("storage.filesystem.maxthreads", _threads),
+    ("tracing", lambda config: config.tracing),
 )
 
 
@@ -45,4 +46,4 @@ def keep(running: Config, wanted: Config) -> tuple[Config, tuple[str, ...]]:
     if "storage" in stays:
         # That the other driver has other keys needs no saying.
         stays = tuple(key for key in stays if not key.startswith("storage."))
-    return replace(wanted, http=http, storage=storage), stays
+    return replace(wanted, http=http, storage=storage, tracing=running.tracing), stays

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - it is not Python's, and the one that is raised
 from twisted.internet.task import deferLater
+from twisted.web.resource import IResource
 
 from regd.config import Config, ConfigError, FilesystemStorage, NoStorage
 from regd.maintenance.gate import Gate
@@ -30,6 +32,7 @@ from regd.storage.threads import PoolThreads
 from regd.telemetry.access import AccessLog
 from regd.telemetry.lines import LineStream
 from regd.telemetry.samples import Samples
+from regd.telemetry.tracing import OUTCOMES, SPANS, Tracer, check_tracing, make_tracer
 from regd.web.api import Api
 from regd.web.blobs import BlobHandlers
 from regd.web.dispatch import Dispatcher
@@ -39,6 +42,7 @@ from regd.web.request import StreamingRequest, StreamingSite
 from regd.web.site import Closed, Root
 from regd.web.state import StateSigner
 from regd.web.strict import HeadLimits
+from regd.web.traced import Traced, describe, templates_of
 from regd.web.uploads import UploadHandlers
 from regd.web.urls import Urls
 
@@ -46,6 +50,9 @@ __all__ = ["SETTLE", "Serving", "make_driver", "manifest_rules"]
 
 #: How long handlers have to come to an end after their connections have been cut, in seconds.
 SETTLE = 10.0
+
+#: How long the last traces have to be exported, in seconds.
+LAST_TRACES = 3.0
 
 #: How many threads of a process read what fast clients upload. They hash most of the time, so that more than there are processors gain
 #: nothing, and make the event loop wait for its turn; with one, whoever waits for the disk would hold up the rest.
@@ -99,6 +106,9 @@ class Serving:
         #: What answers from storage, unless clients are refused; and why they are, or nothing.
         self._own = self._root()
         self._refusal = ""
+        #: What traces requests, where that is wanted.
+        self._tracer: Tracer | None = None
+        self._templates: Mapping[str, str] = {}
         self.site = StreamingSite(self._own, self._log_access, reactor)
 
     def start(self) -> None:
@@ -106,13 +116,23 @@ class Serving:
         Open the storage.
 
         :raises StorageError: when it cannot be used.
-        :raises ConfigError: when a file that a route or an upstream names cannot be used.
+        :raises ConfigError: when a file that a route or an upstream names cannot be used, or what would trace is not installed.
         """
+        check_tracing(self.config.tracing)
         self._proxy = self._make_proxy(self.config)
         self._remotes = self._make_remotes(self.config)
         self.driver.start()
         self._set_resource()
         self._meter.start()
+
+    def trace(self) -> None:
+        """
+        Begin to trace requests, if that is wanted: for a process that serves, which the parent of several does not.
+
+        :raises ConfigError: when what would trace cannot be used.
+        """
+        self._tracer = make_tracer(self.config.tracing, self._reactor)
+        self._place()
 
     def configure(self, config: Config) -> None:
         """
@@ -171,6 +191,8 @@ class Serving:
         for driver in (*(retired.driver for retired in self._retired.values()), self.driver):
             if driver is not None:
                 driver.stop()
+        if self._tracer is not None:
+            await self._tracer.stop(LAST_TRACES)
 
     def damaged(self, path: str, what: str) -> None:
         """See :meth:`regd.storage.damage.Damage.report`: what has been found here, or on our behalf."""
@@ -195,6 +217,11 @@ class Serving:
         self._meter.collect(samples, self.site)
         samples.add("regd_storage_damaged_files_total", self._damage.count)
         samples.add("regd_gate_refused_total", 0 if self._gate is None else self._gate.refused)
+        if self._tracer is not None:
+            self._tracer.collect(samples)
+        else:
+            for outcome in OUTCOMES:
+                samples.add(SPANS, 0, outcome)
         # Those of earlier configurations still answer those who had asked.
         for cache in (*(retired.cache for retired in self._retired.values()), self._cache):
             if cache is not None:
@@ -225,12 +252,14 @@ class Serving:
 
     def _place(self) -> None:
         """Have the right thing answer: nothing is asked about that on the way of a request."""
-        own = Closed(self._dispatcher, self._refusal) if self._refusal else self._own
-        if self._proxy is None:
-            self.site.resource = own
-        else:
-            self._proxy.own = None if isinstance(self.config.storage.driver, NoStorage) else own
-            self.site.resource = self._proxy
+        answering: IResource = Closed(self._dispatcher, self._refusal) if self._refusal else self._own
+        if self._proxy is not None:
+            self._proxy.own = None if isinstance(self.config.storage.driver, NoStorage) else answering
+            answering = self._proxy
+        if self._tracer is not None:
+            self._templates = templates_of(Api.app, self.config.http.prefix)
+            answering = Traced(answering, self._tracer)
+        self.site.resource = answering
 
     def _root(self) -> Root:
         config = self.config
@@ -265,6 +294,8 @@ class Serving:
 
     def _log_access(self, request: StreamingRequest) -> None:
         self._meter.ended(request)
+        if request.span is not None:
+            describe(request, request.span, self._templates)
         if not self.config.log.accesslog.disabled:
             self._access_log(request)
 

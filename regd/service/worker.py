@@ -66,6 +66,7 @@ class Worker:
                 serving = Serving(config, self._access_stream, self._reactor)
                 serving.start()
                 serving.refuse(self._refusal)
+                serving.trace()
                 self._serving = serving
                 self._taking = TakingEnd(self._channel, self._adopt, self._reactor)
                 serving.site.on_close = self._taking.connection_closed

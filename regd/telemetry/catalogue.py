@@ -67,6 +67,7 @@ _ALL: Final = (
     ),
     Metric("regd_http_connections", "gauge", "Connections of clients that are open."),
     Metric("regd_uploads_in_progress", "gauge", "Requests that are bringing the bytes of an upload."),
+    Metric("regd_trace_spans_total", "counter", "Spans that have ended, by what became of them.", ("outcome",)),
     # The storage.
     Metric("regd_storage_errors_total", "counter", "Requests that failed because of the storage.", ("kind",)),
     Metric("regd_storage_damaged_files_total", "counter", "Files that were found damaged."),

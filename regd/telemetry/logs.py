@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from regd.asked import ASKED
 from regd.moments import rfc3339
+from regd.spans import trace_fields
 from regd.telemetry.asking import request_fields
 from regd.telemetry.lines import LineStream
 
@@ -111,7 +112,8 @@ class LineObserver:
         # What an event says in its text, it may give to programs as ``fields``.
         told = event.get("fields")
         asked = ASKED.get()
-        fields = {**self._fields, **({} if asked is None else request_fields(asked)), **(told if isinstance(told, Mapping) else {})}
+        whose = {} if asked is None else request_fields(asked)
+        fields = {**self._fields, **whose, **trace_fields(), **(told if isinstance(told, Mapping) else {})}
         failure = event.get("log_failure")
         message = formatEvent(event)
         if isinstance(failure, Failure):

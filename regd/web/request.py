@@ -38,6 +38,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 
 from regd.asked import ASKED, Asked, make_id
 from regd.errors import Unknown
+from regd.spans import Span
 from regd.web.body import RequestBody
 from regd.web.chunked import Chunked
 from regd.web.framing import BodyDecoder, FixedLength
@@ -79,6 +80,7 @@ class StreamingRequest(PreparedRequest):
     :ivar began: when its head was in, in seconds of a clock that only goes on.
     :ivar id: what it is called in logs, in its answer, and by servers that are asked for its sake; see :mod:`regd.asked`.
     :ivar route: the name of the endpoint that answers, as the routes call it; empty where none does.
+    :ivar span: what traces it; ``None`` where nothing is traced.
     """
 
     site: Any
@@ -89,6 +91,7 @@ class StreamingRequest(PreparedRequest):
     begun = False
     began = 0.0
     route = ""
+    span: Span | None = None
     _log = Logger()
 
     #: Called when the connection was lost before the answer was complete; for one who answers.

@@ -42,9 +42,19 @@ class Proxy:
     :param reverseproxy: what stands in that section, each line indented by two spaces.
     :param http: further lines of the section ``http``, likewise.
     :param storage: the section ``storage``, if there is to be one.
+    :param environment: further variables.
     """
 
-    def __init__(self, directory: Path, reverseproxy: str, *, http: str = "", storage: str = "", workers: int = 1) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        reverseproxy: str,
+        *,
+        http: str = "",
+        storage: str = "",
+        workers: int = 1,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         directory.mkdir(parents=True)
         self.directory = directory
         self.port, self.debug = free_port(), free_port()
@@ -56,7 +66,7 @@ class Proxy:
         self.program = Program(
             [str(twistd), "--nodaemon", "--pidfile=", "regd", "-c", str(self.configuration)],
             directory / "log",
-            clean_environment(directory) | {"PYTHONPATH": str(ROOT)},
+            clean_environment(directory) | {"PYTHONPATH": str(ROOT)} | (environment or {}),
             directory,
         )
 

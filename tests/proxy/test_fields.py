@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from regd.proxy.fields import Origin, pass_on, request_head, split_fields
+from regd.proxy.fields import Origin, pass_on, request_head, split_fields, with_trace
 from regd.proxy.origin import find_client
 
 ORIGIN = Origin(b"192.0.2.1", b"192.0.2.1", b"http")
@@ -53,6 +53,26 @@ class PassOnTests(SynchronousTestCase):
             b"GET /p?q HTTP/1.1\r\nHost: x\r\nX-Real-IP: 1.1.1.1\r\n"
             b"X-Forwarded-For: 1.1.1.1, 2.2.2.2, 3.3.3.3\r\nX-Forwarded-Proto: https\r\nX-Request-Id: 0f-1\r\n\r\n",
         )
+
+    def test_a_trace_that_nobody_here_takes_part_in(self) -> None:
+        fields = [b"Host: x", b"traceparent: 00-1", b"TraceState: a=b", b"tracestate: c=d"]
+        passed = pass_on(b"\r\n".join(fields), None)
+        self.assertEqual(with_trace(passed, {}).lines.split(b"\r\n")[:-1], fields)
+
+    def test_a_trace(self) -> None:
+        ours = {"traceparent": "00-2", "tracestate": "a=b"}
+        others = [b"Host: x", b"x-traceparent: y"]
+        for fields in ([b"Traceparent: 00-1", *others, b"tracestate: c=d", b"TRACESTATE:"], others):
+            passed = with_trace(pass_on(b"\r\n".join(fields), None), ours)
+            self.assertEqual(passed.lines.split(b"\r\n")[:-1], [*others, b"traceparent: 00-2", b"tracestate: a=b"], fields)
+
+    @given(st.lists(st.tuples(TOKEN | st.sampled_from([b"traceparent", b"TraceState"]), VALUE), max_size=8))
+    def test_nothing_but_the_trace_changes(self, fields: list[tuple[bytes, bytes]]) -> None:
+        passed = pass_on(b"\r\n".join(b"%b: %b" % field for field in fields), None)
+        trace = {b"traceparent", b"tracestate"}
+        before = [field for field in split_fields(passed.lines.removesuffix(b"\r\n")) if field[0].lower() not in trace]
+        after = with_trace(passed, {"traceparent": "1"})
+        self.assertEqual(list(split_fields(after.lines.removesuffix(b"\r\n"))), [*before, (b"traceparent", b"1")])
 
     def test_without_host(self) -> None:
         head = request_head(b"PUT", b"/", pass_on(b"", None), ORIGIN, "0f-1", b"up:1", chunked=True)

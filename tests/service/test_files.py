@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from regd.cli import main
 from regd.config import load
 from regd.service.files import unusable_files
+from regd.telemetry import tracing
 from tests.e2e.certificates import Authority
 
 HEAD = 'version: 0.1\nhttp: {addr: ":5000"}\n'
@@ -54,6 +55,14 @@ class FilesTest(SynchronousTestCase):
         ):
             self.assertEqual(self.problems(self.route(tls)), [], tls)
         self.assertEqual(self.problems("storage: inmemory\n"), [])
+
+    def test_what_is_not_installed(self) -> None:
+        text = "storage: inmemory\ntracing: {enabled: true}\n"
+        self.patch(tracing, "_NEEDED", ("sys",))
+        self.assertEqual(self.problems(text), [])
+        self.patch(tracing, "_NEEDED", ("no_such_package.module",))
+        (problem,) = self.problems(text)
+        self.assertIn("pip install 'regd[otel]'", problem)
 
     def test_what_cannot(self) -> None:
         certificate, key = self.first.certfile, self.first.keyfile

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - it is not Python's, and the one that is raised
 
@@ -17,9 +17,13 @@ from regd.proxy.remote.errors import Unreachable
 from regd.proxy.remote.fields import parse_retry_after
 from regd.proxy.remote.peers import Peer, Peers
 from regd.proxy.remote.urls import URL, BadURL, join
+from regd.proxy.upstream import upstream_span
+from regd.spans import Span
 from regd.web.body import BodyAborted, BodyTooLarge, collect
 
-__all__ = ["AGENT", "Errand", "Reply"]
+__all__ = ["AGENT", "Errand", "Reply", "ending"]
+
+T = TypeVar("T")
 
 #: What we call ourselves.
 AGENT: Final = f"regd/{__version__}"
@@ -40,6 +44,7 @@ class Reply:
     :ivar url: who has answered, at last.
     :ivar what: method and URL, for messages.
     :ivar own: whether everybody who was asked on the way is the registry itself, so that the answer is about our credentials.
+    :ivar span: that of the request.
     """
 
     url: URL
@@ -50,6 +55,7 @@ class Reply:
     answer: Answer
     clock: Any
     patience: float
+    span: Span
     _open: bool = True
 
     @property
@@ -106,6 +112,7 @@ class Reply:
         if self._open:
             self._open = False
             self.peer.server.busy -= 1
+            self.span.end("" if self.answer.body.ended else "BodyAborted")
             # Where it has ended, the connection may have another request already.
             if not self.answer.body.ended:
                 self.connection.abort()
@@ -159,6 +166,10 @@ class Errand:
         peer = self._peers.of(url)
         peer.rest.check()
         server, what = peer.server, f"{method} {url}"
+        span = upstream_span(url.server, method.encode("ascii"), url.target.encode("latin-1"))
+        if own:
+            # Those that it redirects to, to storage mostly, need not know what else was done for whom.
+            fields = {**fields, **span.fields()}
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         request_id = current_id()
         if request_id:
@@ -167,7 +178,7 @@ class Errand:
         head = f"{method} {url.target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nAccept-Encoding: identity\r\n{lines}\r\n"
         server.busy += 1
         try:
-            connection, answer = await self._send(peer, method.encode("ascii"), head.encode("latin-1"))
+            connection, answer = await ending(span, self._send(peer, method.encode("ascii"), head.encode("latin-1")))
         except CannotConnect as error:
             server.busy -= 1
             raise peer.rest.failed(f"{server.upstream}: {error}", late=error.late) from None
@@ -180,7 +191,8 @@ class Errand:
             server.busy -= 1
             raise
         peer.rest.succeeded()
-        return Reply(url, what, own, peer, connection, answer, self._clock, self._patience)
+        span.tell({"http.response.status_code": answer.head.status})
+        return Reply(url, what, own, peer, connection, answer, self._clock, self._patience, span)
 
     async def _send(self, peer: Peer, method: bytes, head: bytes) -> tuple[UpstreamConnection, Answer]:
         """
@@ -238,3 +250,12 @@ class Errand:
         if reply.status == 429 or (reply.status == 503 and retry_after is not None):
             await reply.drain()
             raise reply.peer.rest.limited(f"{reply.what}: it answers {reply.status}", retry_after)
+
+
+async def ending(span: Span, asking: Awaitable[T]) -> T:
+    """Wait for an answer; a span whose request has none ends with the reason."""
+    try:
+        return await asking
+    except BaseException as error:
+        span.end(type(error).__name__)
+        raise

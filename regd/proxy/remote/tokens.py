@@ -35,12 +35,13 @@ from regd.config import TCPAddress
 from regd.config.caching import CacheUpstream
 from regd.proxy.coalesce import Coalesced
 from regd.proxy.dialing import explain, is_late
-from regd.proxy.remote.errand import AGENT
+from regd.proxy.remote.errand import AGENT, ending
 from regd.proxy.remote.errors import Denied, RemoteError, Unreachable
 from regd.proxy.remote.fields import parse_retry_after
 from regd.proxy.remote.peers import Peers
 from regd.proxy.remote.rest import Rest
 from regd.proxy.remote.urls import URL, BadURL, parse_url, same_owner
+from regd.proxy.upstream import upstream_span
 
 __all__ = ["BadToken", "Realm", "Token", "Tokens", "basic", "parse_token"]
 
@@ -215,12 +216,18 @@ class Tokens:
         request_id = current_id()
         if request_id:
             headers.addRawHeader("X-Request-Id", request_id)
+        span = upstream_span(url.server, b"GET", url.target.encode("latin-1"))
+        if self._peers.is_own(url):
+            # As in an errand: others need not know.
+            for name, value in span.fields().items():
+                headers.addRawHeader(name, value)
         timeouts = self._upstream.timeouts
         endpoints = _Endpoints(self._peers.options(url), timeouts.connect, self._reactor)
         try:
-            status, retry_after, content = await Deferred.fromCoroutine(self._get(endpoints, text, headers)).addTimeout(
-                timeouts.connect + timeouts.read, self._reactor
-            )
+            asking = Deferred.fromCoroutine(self._get(endpoints, text, headers)).addTimeout(timeouts.connect + timeouts.read, self._reactor)
+            status, retry_after, content = await ending(span, asking)
+            span.tell({"http.response.status_code": status})
+            span.end()
         except _TooLarge:
             raise Unreachable(f"GET {url}: its answer is larger than {_LARGEST} bytes") from None
         except Exception as error:  # noqa: BLE001 - whatever treq, Agent and TLS raise
