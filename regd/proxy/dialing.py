@@ -286,15 +286,10 @@ def tls_options(upstream: Upstream, tls: UpstreamTLS, section: str = "tls") -> A
     if upstream.scheme != "https":
         return None
     assert isinstance(upstream.address, TCPAddress)
-    trust, client, chain = None, None, list[Certificate]()
-    if tls.cafile:
-        trust = trustRootFromCertificates(_authorities(tls.cafile, section))
-    if tls.clientcertificate:
-        chain = _certificates(tls.clientcertificate, f"{section}.clientcertificate")
-        client = _with_key(chain[0], tls.clientkey, f"{section}.clientkey")
+    trust = trustRootFromCertificates(_authorities(tls.cafile, section)) if tls.cafile else None
+    client = _client(tls, section) if tls.clientcertificate else {}
     name = tls.servername or upstream.address.host
-    extra = {"extraCertChain": [one.original for one in chain[1:]]} if client is not None else {}
-    return optionsForClientTLS(name, trust, client, acceptableProtocols=[b"http/1.1"], extraCertificateOptions=extra)
+    return optionsForClientTLS(name, trust, acceptableProtocols=[b"http/1.1"], extraCertificateOptions=client)
 
 
 @implementer(IOpenSSLTrustRoot)
@@ -353,19 +348,32 @@ def _certificates(path: str, key: str) -> list[Certificate]:
     return found
 
 
-def _with_key(certificate: Certificate, path: str, key: str) -> PrivateCertificate:
-    pem = _read(path, key)
-    what = f'{key}: found "{path}", which'
+def _client(tls: UpstreamTLS, section: str) -> dict[str, object]:
+    """
+    What ``CertificateOptions`` takes for a certificate of our own: all as cryptography's objects, because pyOpenSSL is going to take no
+    others, and warns where it gets its own.
+    """
+    chain = _certificates(tls.clientcertificate, f"{section}.clientcertificate")
+    pem = _read(tls.clientkey, f"{section}.clientkey")
+    what = f'{section}.clientkey: found "{tls.clientkey}", which'
     if b"ENCRYPTED" in pem:
         # OpenSSL would ask the terminal for the passphrase.
         raise CannotUseTLS(f"{what} is encrypted, allowed: a private key in PEM without a passphrase, which nobody could type in here")
     try:
-        found: PrivateCertificate = PrivateCertificate.fromCertificateAndKeyPair(certificate, KeyPair.load(pem, format=FILETYPE_PEM))
-    except (CryptoError, ValueError):
-        raise CannotUseTLS(f"{what} has no key that could be read, allowed: a private key in PEM") from None
+        pair = KeyPair.load(pem, format=FILETYPE_PEM)
+        PrivateCertificate.fromCertificateAndKeyPair(chain[0], pair)
+        key = pair.original.to_cryptography_key()
     except VerifyError:
         raise CannotUseTLS(f"{what} is not the key of the first certificate in clientcertificate") from None
-    return found
+    except Exception:  # noqa: BLE001 - OpenSSL's errors and cryptography's, which are of several kinds
+        raise CannotUseTLS(f"{what} has no key that could be read, allowed: a private key in PEM") from None
+    try:
+        first, *others = (one.original.to_cryptography() for one in chain)
+    except ValueError as error:
+        # It is stricter than OpenSSL.
+        what = f'{section}.clientcertificate: found "{tls.clientcertificate}", which'
+        raise CannotUseTLS(f"{what} cannot be read ({error}), allowed: certificates in PEM") from None
+    return {"privateKey": key, "certificate": first, "extraCertChain": others}
 
 
 def _is_literal(host: str) -> bool:
