@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.daemon import ROOT, clean_environment
-from tests.e2e.process import Program, free_port, wait_until
+from tests.e2e.daemon import SOURCES, Daemon, clean_environment, regd_command
+from tests.e2e.process import free_port, wait_until
 from tests.e2e.rawhttp import Client
 
 __all__ = ["ANY", "Cache"]
@@ -40,7 +40,7 @@ ANY = (
 )
 
 
-class Cache:
+class Cache(Daemon):
     """
     regd with a section ``proxy``.
 
@@ -61,46 +61,18 @@ class Cache:
         level: str = "info",
         environment: dict[str, str] | None = None,
     ) -> None:
-        directory.mkdir(parents=True)
-        self.directory = directory
+        super().__init__(directory)
         self.data = data or directory / "data"
         self.data.mkdir(exist_ok=True)
-        self.port, self.debug = free_port(), free_port()
-        self.client = Client(self.port)
+        self.debug = free_port()
         self.configuration = directory / "config.yml"
         self._made = {"data": self.data, "port": self.port, "debug": self.debug, "workers": workers, "level": level}
         self.configure(proxy)
-        twistd = Path(sys.executable).with_name("twistd")
-        self.program = Program(
-            [str(twistd), "--nodaemon", "--pidfile=", "regd", "-c", str(self.configuration)],
-            directory / "log",
-            clean_environment(directory) | {"PYTHONPATH": str(ROOT)} | (environment or {}),
-            directory,
-        )
+        self.runs(regd_command(self.configuration), SOURCES | (environment or {}))
 
     def configure(self, proxy: str) -> None:
         """Write the configuration anew; SIGHUP makes it count."""
         self.configuration.write_text(CONFIGURATION.format(proxy=proxy, **self._made), encoding="utf-8")
-
-    @property
-    def host(self) -> str:
-        """What stands before the repository in the name of an image."""
-        return f"127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start it, and come back when it answers."""
-        self.program.start()
-        self.program.wait_ready(self._answers)
-
-    def _answers(self) -> bool:
-        try:
-            return self.client.get("/v2/").status == 200
-        except OSError:
-            return False
-
-    def stop(self) -> None:
-        """End it. Safe to call at any time."""
-        self.program.stop(signal.SIGTERM)
 
     def kill(self) -> None:
         """End all of it as a power cut would."""
@@ -118,7 +90,7 @@ class Cache:
         """
         return subprocess.run(
             [str(Path(sys.executable).with_name("regd")), *arguments, str(self.configuration)],
-            env=clean_environment(self.directory) | {"PYTHONPATH": str(ROOT)},
+            env=clean_environment(self.directory) | SOURCES,
             capture_output=True,
             encoding="utf-8",
             check=False,

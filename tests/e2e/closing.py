@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.e2e.daemon import ROOT
+from tests.e2e.daemon import SOURCES
 
 __all__ = ["Closer"]
 
@@ -54,7 +54,7 @@ class Closer:
             [sys.executable, "-c", PROGRAM, str(data), str(closed), str(open_for)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={"PYTHONPATH": str(ROOT)},
+            env=SOURCES,
         )
         assert self._process.stdout is not None
         said = self._process.stdout.readline()

@@ -7,17 +7,20 @@ configuration file and the same directory.
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import regd
 from tests.e2e.process import Memory, Program, free_port, need
 from tests.e2e.rawhttp import Client
 
-__all__ = ["ROOT", "SECRET", "Peer", "Regd", "Server", "server"]
+__all__ = ["ROOT", "SECRET", "SOURCES", "Daemon", "Peer", "Regd", "Server", "clean_environment", "regd_command", "server"]
 
 # The sources of the regd that the tests import, whichever is installed.
 ROOT = Path(regd.__file__).resolve().parent.parent
+
+# The way to them.
+SOURCES = {"PYTHONPATH": str(ROOT)}
 
 # Signs the state of uploads; the same for every server, as in a cluster.
 SECRET = "asecretforthetests"
@@ -55,52 +58,40 @@ def clean_environment(home: Path) -> dict[str, str]:
     return {name: os.environ[name] for name in kept if name in os.environ} | {"HOME": str(home)}
 
 
-class Server:
+def regd_command(configuration: Path) -> list[str]:
     """
-    A registry on 127.0.0.1, with its files in one directory. It may be stopped
-    and started again, on the same port, any number of times.
+    :param configuration: The file that it goes by.
+    :return: The command line that the README gives, in the environment of the interpreter that runs the tests.
+    """
+    twistd = Path(sys.executable).with_name("twistd")
+    return [str(twistd), "--nodaemon", "--pidfile=", "regd", "-c", str(configuration)]
 
-    :param directory: Its configuration, log and, by default, data go here.
-    :param data: The root directory of its storage.
-    :param environment: Variables besides the usual ones; ``REGISTRY_*`` ones override the configuration.
-    :param prefix: What stands before ``/v2/`` in its paths.
+
+class Daemon:
+    """
+    A program that speaks HTTP on 127.0.0.1, with its files in one directory. It
+    may be stopped and started again, on the same port, any number of times.
+
+    :param directory: It need not be there yet.
     """
 
-    name = ""
+    prefix = ""
+    program: Program
 
-    def __init__(
-        self,
-        directory: Path,
-        data: Path | None = None,
-        environment: Mapping[str, str] | None = None,
-        prefix: str = "",
-    ) -> None:
+    def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
-        self.data = data or directory / "data"
-        self.data.mkdir(exist_ok=True)
         self.port = free_port()
-        self.prefix = prefix
         self.client = Client(self.port)
-        self.configuration = directory / "config.yml"
-        self.configuration.write_text(
-            CONFIGURATION.format(data=self.data, port=self.port, secret=SECRET), encoding="utf-8"
-        )
-        self.program = Program(
-            self.command(), directory / "log", clean_environment(directory) | self.settings() | dict(environment or {}), directory
-        )
 
-    def command(self) -> list[str]:
+    def runs(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """
-        :return: The command line of the server.
-        """
-        raise NotImplementedError
+        Say what is started.
 
-    def settings(self) -> dict[str, str]:
+        :param command: The program and its arguments.
+        :param environment: Variables besides the usual ones.
         """
-        :return: Variables that its program needs.
-        """
-        return {}
+        self.program = Program(command, self.directory / "log", clean_environment(self.directory) | dict(environment), self.directory)
 
     @property
     def host(self) -> str:
@@ -130,6 +121,48 @@ class Server:
         """End it as a crash would."""
         self.program.kill()
 
+
+class Server(Daemon):
+    """
+    A registry.
+
+    :param directory: Its configuration, log and, by default, data go here.
+    :param data: The root directory of its storage.
+    :param environment: Variables besides the usual ones; ``REGISTRY_*`` ones override the configuration.
+    :param prefix: What stands before ``/v2/`` in its paths.
+    """
+
+    name = ""
+
+    def __init__(
+        self,
+        directory: Path,
+        data: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        prefix: str = "",
+    ) -> None:
+        super().__init__(directory)
+        self.data = data or directory / "data"
+        self.data.mkdir(exist_ok=True)
+        self.prefix = prefix
+        self.configuration = directory / "config.yml"
+        self.configuration.write_text(
+            CONFIGURATION.format(data=self.data, port=self.port, secret=SECRET), encoding="utf-8"
+        )
+        self.runs(self.command(), self.settings() | dict(environment or {}))
+
+    def command(self) -> list[str]:
+        """
+        :return: The command line of the server.
+        """
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, str]:
+        """
+        :return: Variables that its program needs.
+        """
+        return {}
+
     def restart(self) -> None:
         """Stop it and start it again."""
         self.stop()
@@ -151,14 +184,13 @@ class Regd(Server):
         """
         :return: The command line that the README gives.
         """
-        twistd = Path(sys.executable).with_name("twistd")
-        return [str(twistd), "--nodaemon", "--pidfile=", "regd", "-c", str(self.configuration)]
+        return regd_command(self.configuration)
 
     def settings(self) -> dict[str, str]:
         """
         :return: The way to the regd that the tests import, whichever is installed.
         """
-        return {"PYTHONPATH": str(ROOT)}
+        return SOURCES
 
 
 class Peer(Server):

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from tests.e2e.daemon import clean_environment
-from tests.e2e.process import Program, free_port, need
-from tests.e2e.rawhttp import Client
+from tests.e2e.daemon import Daemon
+from tests.e2e.process import need
 
 __all__ = ["PROXYING", "Nginx"]
 
@@ -49,7 +48,7 @@ http {{
 """
 
 
-class Nginx:
+class Nginx(Daemon):
     """
     nginx before a registry.
 
@@ -59,32 +58,10 @@ class Nginx:
 
     def __init__(self, directory: Path, upstream: int) -> None:
         need("nginx")
-        directory.mkdir(parents=True)
-        self.port = free_port()
-        self.client = Client(self.port)
+        super().__init__(directory)
         configuration = directory / "nginx.conf"
         configuration.write_text(
             CONFIGURATION.format(directory=directory, proxying=PROXYING.format(upstream=upstream, port=self.port)), encoding="utf-8"
         )
-        self.program = Program(
-            # Its own log, until it has read where that is, is in a place that only root may write to.
-            ["/usr/sbin/nginx", "-c", str(configuration), "-p", str(directory), "-e", "stderr"],
-            directory / "log",
-            clean_environment(directory),
-            directory,
-        )
-
-    def start(self) -> None:
-        """Start it, and come back when it passes requests on."""
-        self.program.start()
-        self.program.wait_ready(self._answers)
-
-    def _answers(self) -> bool:
-        try:
-            return self.client.get("/v2/").status == 200
-        except OSError:
-            return False
-
-    def stop(self) -> None:
-        """End it. Safe to call at any time."""
-        self.program.stop()
+        # Its own log, until it has read where that is, is in a place that only root may write to.
+        self.runs(["/usr/sbin/nginx", "-c", str(configuration), "-p", str(directory), "-e", "stderr"], {})

@@ -6,7 +6,6 @@ import contextlib
 import re
 import socket
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.daemon import ROOT, clean_environment
-from tests.e2e.process import Program, free_port, wait_until
+from tests.e2e.daemon import SOURCES, Daemon, regd_command
+from tests.e2e.process import free_port, wait_until
 from tests.e2e.rawhttp import Client
 
 __all__ = ["Exchange", "Proxy", "Upstream", "ask_raw", "sends", "simple", "stalls"]
@@ -35,7 +34,7 @@ reverseproxy:
 """
 
 
-class Proxy:
+class Proxy(Daemon):
     """
     regd that passes requests on.
 
@@ -55,41 +54,20 @@ class Proxy:
         workers: int = 1,
         environment: dict[str, str] | None = None,
     ) -> None:
-        directory.mkdir(parents=True)
-        self.directory = directory
-        self.port, self.debug = free_port(), free_port()
-        self.client = Client(self.port)
+        super().__init__(directory)
+        self.debug = free_port()
         self.configuration = directory / "config.yml"
         self._made = {"storage": storage, "workers": workers, "http": http, "debug": self.debug, "address": f"127.0.0.1:{self.port}"}
         self.configure(reverseproxy)
-        twistd = Path(sys.executable).with_name("twistd")
-        self.program = Program(
-            [str(twistd), "--nodaemon", "--pidfile=", "regd", "-c", str(self.configuration)],
-            directory / "log",
-            clean_environment(directory) | {"PYTHONPATH": str(ROOT)} | (environment or {}),
-            directory,
-        )
+        self.runs(regd_command(self.configuration), SOURCES | (environment or {}))
 
     def configure(self, reverseproxy: str) -> None:
         """Write the configuration anew; SIGHUP makes it count."""
         self.configuration.write_text(CONFIGURATION.format(reverseproxy=reverseproxy, **self._made), encoding="utf-8")
 
-    @property
-    def host(self) -> str:
-        """What stands before the repository in the name of an image."""
-        return f"127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start it, and come back when it answers, whatever it answers."""
-        self.program.start()
-        self.program.wait_ready(self._answers)
-
     def _answers(self) -> bool:
+        """Whatever it answers."""
         return " serves http" in self.program.output()
-
-    def stop(self) -> None:
-        """End it. Safe to call at any time."""
-        self.program.stop()
 
     def upstreams(self) -> dict[str, dict[str, int]]:
         """
