@@ -34,9 +34,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     # Its cache keeps what it fetches by the registry's rules, and in its storage.
     "proxy": frozenset({"config", "web", "registry", "storage", "manifest", "names", "errors", "pace", "spans", "asked"}),
     "workers": frozenset({"web", "telemetry", "processes"}),
+    # What happened is told by the handlers of requests, in their terms; whom to tell is the configuration's.
+    "notifications": frozenset({"config", "web", "registry", "manifest", "names", "errors", "moments"}),
     "service": frozenset(
         {
-            *("workers", "proxy", "web", "telemetry", "registry", "maintenance", "storage", "config", "manifest", "names", "errors"),
+            *("workers", "proxy", "notifications", "web", "telemetry", "registry", "maintenance", "storage", "config", "manifest", "names", "errors"),
             "moments",
             "asked",
         }

@@ -36,6 +36,7 @@ from regd.config.model import (
     URLRules,
     Validation,
 )
+from regd.config.notifying import Endpoint, Ignore, Notifications
 from regd.config.proxying import HealthCheck, Limits, Route, Timeouts, Upstream, UpstreamTLS
 from regd.config.report import Report, check
 from regd.config.tracingvalues import Tracing
@@ -52,12 +53,14 @@ __all__ = [
     "ConfigError",
     "Debug",
     "Delete",
+    "Endpoint",
     "FileCheck",
     "FilesystemStorage",
     "GarbageCollect",
     "HTTPCheck",
     "HealthCheck",
     "HealthChecks",
+    "Ignore",
     "InMemoryStorage",
     "IndexRules",
     "Limits",
@@ -66,6 +69,7 @@ __all__ = [
     "Maintenance",
     "ManifestValidation",
     "NoStorage",
+    "Notifications",
     "Platform",
     "Prometheus",
     "PullThrough",

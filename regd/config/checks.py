@@ -248,6 +248,16 @@ def header_fields() -> Parser[Mapping[str, tuple[str, ...]]]:
     return Parser(read, fields.show, fields.inner, fields.takes_null)
 
 
+def secret_header_fields() -> Parser[Mapping[str, tuple[str, ...]]]:
+    """As :func:`header_fields`, of which only the names are ever shown: they say who we are."""
+    plain = header_fields()
+
+    def read(place: Place) -> Mapping[str, tuple[str, ...]]:
+        return plain.read(Place(place.path, place.node, place.warnings, secret=True))
+
+    return Parser(read, lambda found: f"{{{', '.join(f'{name}: set' for name in found)}}}", plain.inner)
+
+
 def http2_disabled() -> Parser[bool]:
     """``http.http2.disabled``: regd speaks HTTP/1.1, so ``true`` is obeyed."""
     switch = boolean()

@@ -12,7 +12,6 @@ __all__ = ["FOREIGN"]
 
 _REDIS = "redis is not used; regd needs no cache that processes share"
 _TLS = "this version does not speak TLS; it belongs to the proxy in front"
-_NOTIFICATIONS = "this version sends no notifications"
 _EXEC = "no program is asked for credentials; they are proxy.username and proxy.password"
 _WRITE = "a fetch goes on for as long as bytes come"
 _REPORTING = "errors are reported to the log only"
@@ -84,15 +83,6 @@ FOREIGN: tuple[Row, ...] = (
     Ignored("http.tls.minimumtls", _TLS),
     Ignored("http.tls.ciphersuites", _TLS, inner=(Inner(""), Inner("[]"))),
     Ignored("http.h2c.enabled", "regd speaks HTTP/1.1", harmless=("false",)),
-    Ignored("notifications.events.includereferences", _NOTIFICATIONS, harmless=("false",)),
-    Ignored(
-        "notifications.endpoints",
-        _NOTIFICATIONS,
-        inner=_items(
-            "name disabled url headers headers.* headers.*[] timeout threshold backoff ignoredmediatypes ignoredmediatypes[]"
-            " ignore.mediatypes ignore.mediatypes[] ignore.actions ignore.actions[]",
-        ),
-    ),
     *_ignored("redis", _REDIS, "addr username password db dialtimeout readtimeout writetimeout"),
     *_ignored("redis", _REDIS, "pool.maxidle pool.maxactive pool.idletimeout tls.enabled tls.certificate tls.key"),
     Ignored("redis.addrs", _REDIS, inner=(Inner(""), Inner("[]"))),

@@ -12,11 +12,13 @@ from regd.config import checks
 from regd.config.addresses import TCPAddress, UnixAddress, parse_unix_address
 from regd.config.caches import PARTS, maxage, maxsize, remote_url, upstreams
 from regd.config.caching import CacheLimits, CacheUpstream
+from regd.config.endpoints import endpoints
 from regd.config.error import shown
 from regd.config.foreign import FOREIGN
 from regd.config.healthchecks import file_checks, http_checks, look_interval, tcp_checks
 from regd.config.healthvalues import FileCheck, HTTPCheck, StorageCheck, TCPCheck
 from regd.config.model import GarbageCollect, Network, Platform, UploadPurging
+from regd.config.notifying import Endpoint, Notifications
 from regd.config.proxying import Limits, Route, Upstream
 from regd.config.routes import routes
 from regd.config.schema import Key, Row, build
@@ -126,6 +128,9 @@ HEALTH_STORAGE_THRESHOLD = Key("health.storagedriver.threshold", integer(minimum
 HEALTH_FILE: Key[tuple[FileCheck, ...]] = Key("health.file", file_checks(), ())
 HEALTH_HTTP: Key[tuple[HTTPCheck, ...]] = Key("health.http", http_checks(), ())
 HEALTH_TCP: Key[tuple[TCPCheck, ...]] = Key("health.tcp", tcp_checks(), ())
+ENDPOINTS: Key[tuple[Endpoint, ...]] = Key("notifications.endpoints", endpoints(), ())
+INCLUDEREFERENCES = Key("notifications.events.includereferences", boolean(), default=False)
+NOTIFICATIONS_MAXSIZE = Key("notifications.maxsize", size(8 * 1024 * 1024, 1024**4, "64MiB"), Notifications().maxsize)
 
 TRACING_ENABLED: Key[bool | None] = Key("tracing.enabled", checks.or_as(boolean(), "OTEL_TRACES_EXPORTER"), None)
 TRACING_ENDPOINT: Key[str | None] = Key("tracing.endpoint", checks.or_as(endpoint(), "OTEL_EXPORTER_OTLP_ENDPOINT"), None)
@@ -201,6 +206,9 @@ OBEYED: tuple[Key[Any], ...] = (
     HEALTH_FILE,
     HEALTH_HTTP,
     HEALTH_TCP,
+    ENDPOINTS,
+    INCLUDEREFERENCES,
+    NOTIFICATIONS_MAXSIZE,
     TRACING_ENABLED,
     TRACING_ENDPOINT,
     TRACING_HEADERS,

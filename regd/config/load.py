@@ -38,6 +38,7 @@ from regd.config.model import (
     URLRules,
     Validation,
 )
+from regd.config.notifying import Notifications
 from regd.config.proxying import Limits
 from regd.config.schema import Key, Refused, as_section
 from regd.config.survey import survey
@@ -196,6 +197,7 @@ def _config(reading: _Reading) -> Config:
         reverseproxy=_reverseproxy(reading, http.prefix),
         proxy=_proxy(reading, driver, maintenance),
         health=_health(reading),
+        notifications=_notifications(reading, driver),
         tracing=_tracing(reading),
     )
 
@@ -373,6 +375,17 @@ def _proxy(reading: _Reading, driver: _Driver, maintenance: Maintenance) -> Pull
         return PullThrough()
     _check_surroundings(reading, listed, driver, maintenance)
     return PullThrough(listed, limits)
+
+
+def _notifications(reading: _Reading, driver: _Driver) -> Notifications:
+    get = reading.get
+    found = Notifications(get(keys.ENDPOINTS), get(keys.INCLUDEREFERENCES), get(keys.NOTIFICATIONS_MAXSIZE))
+    if not found.active:
+        _say_useless(reading, (keys.INCLUDEREFERENCES, keys.NOTIFICATIONS_MAXSIZE), "nothing to do without notifications.endpoints")
+    elif isinstance(driver, NoStorage):
+        where = f"{keys.ENDPOINTS.path} ({_origin(reading, keys.ENDPOINTS)})"
+        reading.warnings.append(f"{where}: without storage nothing happens here that could be told of")
+    return found
 
 
 def _cache_limits(reading: _Reading) -> CacheLimits:

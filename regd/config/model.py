@@ -13,6 +13,7 @@ from typing import Literal
 from regd.config.addresses import TCPAddress, UnixAddress
 from regd.config.caching import PullThrough
 from regd.config.healthvalues import HealthChecks
+from regd.config.notifying import Notifications
 from regd.config.patterns import Pattern
 from regd.config.proxying import Limits, Route
 from regd.config.tracingvalues import Tracing
@@ -322,6 +323,7 @@ class Config:
     reverseproxy: ReverseProxy
     proxy: PullThrough = field(default_factory=PullThrough)
     health: HealthChecks = field(default_factory=HealthChecks)
+    notifications: Notifications = field(default_factory=Notifications)
     tracing: Tracing = field(default_factory=Tracing)
 
 

@@ -40,6 +40,9 @@ class Post(Protocol):
         :raises CannotPost: there is none, by the error of the Deferred.
         """
 
+    def close(self) -> Deferred[None]:
+        """Give connections back; nothing is sent any more."""
+
 
 class Run(Protocol):
     """Runs what blocks, in a thread."""
@@ -137,6 +140,7 @@ class Teller:
             await self._keep()
         except OSError as error:
             self._log.error("notifications: {name}: {error}; some may be sent again", name=self.endpoint.name, error=error)
+        await self._post.close()
 
     async def _tell_some(self) -> None:
         found = await self._run(self._journal.read, self.cursor)

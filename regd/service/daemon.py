@@ -112,6 +112,7 @@ class RegistryService(MultiService):
         self._debug_port: IListeningPort | None = None
         self._started = time.monotonic()
         self._began = time.time()
+        self._delivering = False
         # Any: what signal.getsignal() says.
         self._sighup_before: Any = None
 
@@ -137,6 +138,8 @@ class RegistryService(MultiService):
             self.serving.start()
         except (ConfigError, StorageError) as error:
             self._give_up(f"{error}")
+        # Before anybody writes: whom there is to tell, and from where on.
+        self._deliver()
         count = self._count
         if count > 1 and isinstance(config.storage.driver, InMemoryStorage):
             say = self._log.info if config.http.workers is None else self._log.warn
@@ -160,6 +163,15 @@ class RegistryService(MultiService):
         else:
             self.group.ready.addCallback(lambda _: self._tell_ready(f"with {count} workers"))
             self.group.start()
+
+    def _deliver(self) -> None:
+        notifying = self.serving.notifying
+        if notifying is not None and not self._delivering:
+            try:
+                notifying.deliver()
+                self._delivering = True
+            except (OSError, StorageError) as error:
+                self._log.error("notifications are not sent: {error}", error=error)
 
     def _trace(self) -> None:
         try:
@@ -223,6 +235,7 @@ class RegistryService(MultiService):
             self._health.start()
         self.debug_site.resource = self._debug_root()
         self.upkeep.configure()
+        self._deliver()
         if self.group is None:
             self._tell_reread("")
         else:
@@ -311,6 +324,10 @@ class RegistryService(MultiService):
             workers = await self.group.variables()
             for key in ("cpu_seconds", "peak_memory_bytes", "open_connections", "damaged_files", "refused_changes"):
                 found[key] += sum(worker.get(key, 0) for worker in workers)
+            if "notifications" in found:
+                for worker in workers:
+                    for key in ("recorded", "dropped", "failed"):
+                        found["notifications"][key] += worker.get("notifications", {}).get(key, 0)
             if "cache" in found:
                 found["cache"] = _counted_together([worker["cache"] for worker in workers if "cache" in worker])
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -23,6 +23,7 @@ from regd.proxy.reverse import ReverseProxy
 from regd.registry.core import Registry
 from regd.registry.rules import ManifestRules
 from regd.service.measuring import Meter, collect_cache
+from regd.service.notifying import Notifying
 from regd.service.reread import keep
 from regd.storage.damage import Damage
 from regd.storage.driver import Driver
@@ -103,6 +104,8 @@ class Serving:
         #: The registries that this one is a cache of, likewise, and the cache.
         self._remotes: Remotes | None = None
         self._cache: PullThroughCache | None = None
+        #: What writes down events, where anybody is to be told of them; from the first configuration on that wants that.
+        self.notifying: Notifying | None = None
         #: What answers from storage, unless clients are refused; and why they are, or nothing.
         self._own = self._root()
         self._refusal = ""
@@ -122,6 +125,7 @@ class Serving:
         self._proxy = self._make_proxy(self.config)
         self._remotes = self._make_remotes(self.config)
         self.driver.start()
+        self._begin_notifying(self.config)
         self._set_resource()
         self._meter.start()
 
@@ -155,6 +159,7 @@ class Serving:
         self._meter.configure(config)
         self._proxy, replaced = proxy, self._proxy
         self._remotes = remotes
+        self._begin_notifying(config)
         self._set_resource()
         if replaced is not None:
             # The requests that it has are answered all the same.
@@ -188,6 +193,8 @@ class Serving:
         await _within(Deferred.fromCoroutine(self._settle()), SETTLE, self._reactor)
         if self._proxy is not None:
             self._proxy.close()
+        if self.notifying is not None:
+            await self.notifying.finish()
         for driver in (*(retired.driver for retired in self._retired.values()), self.driver):
             if driver is not None:
                 driver.stop()
@@ -210,6 +217,7 @@ class Serving:
             "refused_changes": 0 if self._gate is None else self._gate.refused,
             **({} if self._proxy is None else {"upstreams": self._proxy.variables()}),
             **({} if self._cache is None else {"cache": self._cache.variables()}),
+            **({} if self.notifying is None else {"notifications": self.notifying.variables()}),
         }
 
     def collect(self, samples: Samples) -> None:
@@ -226,6 +234,11 @@ class Serving:
         for cache in (*(retired.cache for retired in self._retired.values()), self._cache):
             if cache is not None:
                 collect_cache(samples, cache.variables())
+    def _begin_notifying(self, config: Config) -> None:
+        if self.notifying is not None:
+            self.notifying.configure(config)
+        elif config.notifications.active and not isinstance(config.storage.driver, NoStorage):
+            self.notifying = Notifying(config, self.driver, self._reactor)
 
     def _make_proxy(self, config: Config) -> ReverseProxy | None:
         if not config.reverseproxy.routes:
@@ -274,11 +287,12 @@ class Serving:
         source: PullThroughCache | Registry = registry if cache is None else cache
         urls = Urls(config.http.host, config.http.prefix, config.http.relativeurls, config.reverseproxy.trusts)
         deletable = config.storage.delete.enabled
+        listener = None if self.notifying is None else self.notifying.listener(urls)
         routes = Api(
             self._dispatcher,
-            BlobHandlers(source.blobs, registry.blobs, deletable=deletable),
-            UploadHandlers(registry, urls, StateSigner(config.http.secret)),
-            ManifestHandlers(source.manifests, registry.manifests, urls, deletable=deletable),
+            BlobHandlers(source.blobs, registry.blobs, deletable=deletable, listener=listener),
+            UploadHandlers(registry, urls, StateSigner(config.http.secret), listener),
+            ManifestHandlers(source.manifests, registry.manifests, urls, deletable=deletable, listener=listener),
             ListHandlers(
                 registry.catalog,
                 source.tags,

@@ -34,6 +34,12 @@ It is the tree of ``registry:2``, to the letter, so that either can serve what t
         │   └── size                                       how many bytes it is going to have, and for which repository it is fetched
         ├── turns/<number>                                 locks of those who ask an upstream for something
         ├── turns/fetch.<number>                           locks of those who make or remove what is in fetching
+        ├── notifications                                   events until their endpoints have been told of them
+        │   ├── <number>.events                             one on each line
+        │   ├── <key>.cursor                                up to where an endpoint has been told
+        │   ├── journal.lock                                a lock of whoever writes one
+        │   ├── sender                                      a lock of the one process that tells
+        │   └── undelivered                                 those that an endpoint will not be told of
         ├── collection.json                                what became of the last collection
         ├── eviction.json                                  what became of the last eviction
         ├── purge.json                                     what became of the last purge of uploads
@@ -81,6 +87,7 @@ __all__ = [
     "layer_link",
     "layers",
     "manifests",
+    "notifications",
     "own",
     "referrer",
     "referrer_link",
@@ -381,6 +388,11 @@ def cached(name: RepositoryName, digest: Digest) -> Path:
 def cached_root(name: RepositoryName, algorithm: str = "") -> Path:
     """The directory of what came from an upstream; or of that of one digest algorithm."""
     return _below(f"{_REPOSITORIES}/{name}/_cache", algorithm)
+
+
+def notifications(name: str = "") -> Path:
+    """The directory of the events that endpoints are to be told of; or one of the files in it that have fixed names."""
+    return _below(f"{_OWN}/notifications", name)
 
 
 def damaged(digest: Digest) -> Path:

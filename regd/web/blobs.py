@@ -10,6 +10,7 @@ from regd.names import Digest, RepositoryName
 from regd.registry.blobs import Blobs
 from regd.registry.sources import BlobSource
 from regd.storage.driver import Content
+from regd.web.listening import Listener
 from regd.web.ranges import ByteRange, Unsatisfiable, if_range_allows, multipart, none_match, parse_range
 from regd.web.request import StreamingRequest
 from regd.web.response import ContentBody, Response
@@ -27,12 +28,14 @@ class BlobHandlers:
     :param source: what is read.
     :param blobs: what is deleted from.
     :param deletable: ``storage.delete.enabled``.
+    :param listener: who is told of what is done.
     """
 
-    def __init__(self, source: BlobSource, blobs: Blobs, *, deletable: bool) -> None:
+    def __init__(self, source: BlobSource, blobs: Blobs, *, deletable: bool, listener: Listener | None = None) -> None:
         self._source = source
         self._blobs = blobs
         self._deletable = deletable
+        self._listener = listener
 
     async def get(self, request: StreamingRequest, name: RepositoryName, digest: Digest) -> Response:
         """
@@ -54,6 +57,8 @@ class BlobHandlers:
         headers["Content-Type"] = _MEDIA_TYPE
         if request.method == b"HEAD":
             blob = await look(name, digest)
+            if self._listener is not None:
+                self._listener.blob_pulled(request, name, digest, blob.size)
             return Response(200, headers, blob.size)
         wanted = request.getHeader("range")
         if wanted is not None and if_range_allows(request.getHeader("if-range"), etag):
@@ -62,9 +67,14 @@ class BlobHandlers:
             if ranges is not None:
                 # What is not here yet need not be fetched for that.
                 start, end = min(part.start for part in ranges), max(part.start + part.length for part in ranges)
-                return _ranges(ranges, size, headers, await self._source.open(name, digest, start, end))
-        blob, content = await self._source.fetch(name, digest)
-        return Response(200, headers, content if isinstance(content, bytes) else ContentBody(content, ((b"", ByteRange(0, blob.size)),)))
+                content = await self._source.open(name, digest, start, end)
+                if self._listener is not None:
+                    self._listener.blob_pulled(request, name, digest, size)
+                return _ranges(ranges, size, headers, content)
+        blob, found = await self._source.fetch(name, digest)
+        if self._listener is not None:
+            self._listener.blob_pulled(request, name, digest, blob.size)
+        return Response(200, headers, found if isinstance(found, bytes) else ContentBody(found, ((b"", ByteRange(0, blob.size)),)))
 
     async def delete(self, request: StreamingRequest, name: RepositoryName, digest: Digest) -> Response:
         """
@@ -74,6 +84,8 @@ class BlobHandlers:
         if not self._deletable:
             raise delete_disabled()
         await self._blobs.delete(name, digest)
+        if self._listener is not None:
+            await self._listener.blob_deleted(request, name, digest)
         return Response(202)
 
 

@@ -11,6 +11,7 @@ from regd.web.accept import Accept
 from regd.web.arguments import arguments
 from regd.web.blobs import delete_disabled
 from regd.web.body import BodyTooLarge, collect
+from regd.web.listening import Listener
 from regd.web.ranges import none_match
 from regd.web.request import StreamingRequest
 from regd.web.response import Response
@@ -27,13 +28,17 @@ class ManifestHandlers:
     :param source: what is read.
     :param manifests: what is pushed to, and deleted from.
     :param deletable: ``storage.delete.enabled``.
+    :param listener: who is told of what is done.
     """
 
-    def __init__(self, source: ManifestSource, manifests: Manifests, urls: Urls, *, deletable: bool) -> None:
+    def __init__(
+        self, source: ManifestSource, manifests: Manifests, urls: Urls, *, deletable: bool, listener: Listener | None = None
+    ) -> None:
         self._source = source
         self._manifests = manifests
         self._urls = urls
         self._deletable = deletable
+        self._listener = listener
 
     async def get(self, request: StreamingRequest, name: RepositoryName, reference: str) -> Response:
         """
@@ -49,6 +54,8 @@ class ManifestHandlers:
         headers = {"Docker-Content-Digest": stored.digest, "ETag": f'"{stored.digest}"'}
         if none_match(request.getHeader("if-none-match"), headers["ETag"]):
             return Response(304, headers)
+        if self._listener is not None:
+            self._listener.manifest_pulled(request, name, stored, wanted if isinstance(wanted, Tag) else None)
         return Response(200, {"Content-Type": stored.media_type, **headers}, stored.content)
 
     async def put(self, request: StreamingRequest, name: RepositoryName, reference: str) -> Response:
@@ -65,6 +72,9 @@ class ManifestHandlers:
         except BodyTooLarge:
             raise ManifestTooLarge(f"manifest too large: it may have {LIMIT} bytes") from None
         digest, manifest = await self._manifests.put(name, wanted, content, request.getHeader("content-type") or "", tags)
+        if self._listener is not None:
+            given = (wanted,) if isinstance(wanted, Tag) else tags
+            await self._listener.manifest_pushed(request, name, digest, manifest, len(content), given)
         location = self._urls.manifest(request, name, digest)
         headers: dict[str, str | tuple[str, ...]] = {"Location": location, "Docker-Content-Digest": digest}
         if manifest.subject is not None:
@@ -83,8 +93,12 @@ class ManifestHandlers:
         wanted = _existing(reference)
         if isinstance(wanted, Tag):
             await self._manifests.untag(name, wanted)
+            if self._listener is not None:
+                await self._listener.tag_deleted(request, name, wanted)
         else:
             await self._manifests.delete(name, wanted)
+            if self._listener is not None:
+                await self._listener.manifest_deleted(request, name, wanted)
         return Response(202)
 
     async def _alternative(

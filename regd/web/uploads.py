@@ -10,6 +10,7 @@ from regd.names import CANONICAL, Digest, RepositoryName
 from regd.registry.core import Registry
 from regd.registry.uploads import Upload, UploadRangeInvalid
 from regd.web.arguments import argument
+from regd.web.listening import Listener
 from regd.web.ranges import parse_content_range
 from regd.web.request import StreamingRequest
 from regd.web.response import Response
@@ -22,13 +23,18 @@ T = TypeVar("T")
 
 
 class UploadHandlers:
-    """Answers requests about uploads."""
+    """
+    Answers requests about uploads.
 
-    def __init__(self, registry: Registry, urls: Urls, signer: StateSigner) -> None:
+    :param listener: who is told of what is done.
+    """
+
+    def __init__(self, registry: Registry, urls: Urls, signer: StateSigner, listener: Listener | None = None) -> None:
         self._registry = registry
         self._uploads = registry.uploads
         self._urls = urls
         self._signer = signer
+        self._listener = listener
 
     async def start(self, request: StreamingRequest, name: RepositoryName) -> Response:
         """
@@ -54,7 +60,7 @@ class UploadHandlers:
                 # Nobody knows of this upload, so nobody can go on with it.
                 await self._uploads.discard(upload)
                 raise
-            return self._created(request, name, stored)
+            return await self._pushed(request, name, stored)
         upload = await self._uploads.start(name, argument(request, "digest-algorithm") or CANONICAL)
         return self._accepted(request, upload, 202)
 
@@ -86,7 +92,7 @@ class UploadHandlers:
         digest = Digest.parse(wanted)
         offset = self._offset(request, found)
         body = None if request.body.length == 0 else request.body
-        return self._created(request, name, await self._in_order(request, self._uploads.finish(found, digest, body, offset=offset)))
+        return await self._pushed(request, name, await self._in_order(request, self._uploads.finish(found, digest, body, offset=offset)))
 
     async def cancel(self, request: StreamingRequest, name: RepositoryName, upload: str) -> Response:
         """
@@ -100,10 +106,22 @@ class UploadHandlers:
         """What cannot be mounted is uploaded (specification 1.1, "Mounting a blob from another repository")."""
         source = argument(request, "from")
         try:
-            blob = await self._registry.mount(name, Digest.parse(mount), None if source is None else RepositoryName.parse(source))
+            digest, from_name = Digest.parse(mount), None if source is None else RepositoryName.parse(source)
         except (DigestInvalid, NameInvalid):
             return None
-        return None if blob is None else self._created(request, name, Digest.parse(mount))
+        blob = await self._registry.mount(name, digest, from_name)
+        if blob is None:
+            return None
+        if self._listener is not None:
+            await self._listener.blob_mounted(request, name, digest, blob.size, from_name)
+        return self._created(request, name, digest)
+
+    async def _pushed(self, request: StreamingRequest, name: RepositoryName, digest: Digest) -> Response:
+        if self._listener is not None and self._listener.wants("push"):
+            # It may be deleted at once by somebody else, which does not make the push a failure.
+            blob = await self._registry.blobs.find(name, digest)
+            await self._listener.blob_pushed(request, name, digest, 0 if blob is None else blob.size)
+        return self._created(request, name, digest)
 
     def _offset(self, request: StreamingRequest, upload: Upload) -> int | None:
         """Where the client says that its chunk begins: in ``Content-Range``, else in the URL that it was given."""

@@ -1,0 +1,113 @@
+"""Notifications of a process: what it writes down, and, in the one that the others are workers of, who is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from typing import Any
+
+from regd.config import Config, Endpoint, TCPAddress
+from regd.notifications.delivery import Delivery
+from regd.notifications.events import Source
+from regd.notifications.journal import Journal
+from regd.notifications.listening import RequestListener
+from regd.notifications.posting import Poster
+from regd.notifications.recorder import Recorder
+from regd.notifications.undelivered import Undelivered
+from regd.storage import layout
+from regd.storage.driver import Busy, Driver
+from regd.storage.filesystem import FilesystemDriver
+from regd.storage.locks import FileLock, take
+from regd.storage.threads import PoolThreads
+from regd.web.urls import Urls
+
+__all__ = ["Notifying"]
+
+#: Threads wait for flushes and locks here; one writes, others read for endpoints.
+_THREADS = 4
+
+
+class Notifying:
+    """
+    :param driver: the storage that the events are kept in. Those of one in memory are kept in a temporary directory, and go with it.
+    :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
+    """
+
+    def __init__(self, config: Config, driver: Driver, reactor: Any) -> None:
+        self._config = config
+        self._reactor = reactor
+        self._threads = PoolThreads(reactor, _THREADS)
+        self._temporary = ""
+        if isinstance(driver, FilesystemDriver):
+            self._root = driver.root
+        else:
+            self._root = self._temporary = tempfile.mkdtemp(prefix="regd-")
+        self._journal = Journal(f"{self._root}/{layout.notifications()}", config.notifications.maxsize)
+        self._recorder = Recorder(self._journal, config.notifications, self._threads.run, self._written)
+        self._delivery: Delivery | None = None
+        self._source = Source(_address(config), str(uuid.uuid4()))
+
+    def configure(self, config: Config) -> None:
+        """Go by another configuration."""
+        self._config = config
+        self._journal.limit = config.notifications.maxsize
+        self._recorder.config = config.notifications
+        if self._delivery is not None:
+            self._delivery.configure(config.notifications)
+
+    def listener(self, urls: Urls) -> RequestListener | None:
+        """Who is to be told what requests do; ``None`` where nobody wants to know."""
+        if not self._config.notifications.active:
+            return None
+        return RequestListener(self._recorder, urls, self._source, time.time)
+
+    def deliver(self) -> None:
+        """
+        Be one who tells the endpoints.
+
+        :raises OSError: when the journal cannot be used.
+        """
+        os.makedirs(self._journal.directory, exist_ok=True)
+        undelivered = Undelivered(f"{self._root}/{layout.notifications('undelivered')}")
+        self._delivery = Delivery(
+            self._journal, undelivered, self._make_poster, self._lock, self._threads.run, self._reactor, time.time
+        )
+        self._delivery.configure(self._config.notifications)
+
+    async def finish(self) -> None:
+        """Write down what is still to be written, and end. What has not been delivered is, after the next start."""
+        await self._recorder.settle()
+        if self._delivery is not None:
+            await self._delivery.stop()
+        self._threads.stop()
+        if self._temporary:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def variables(self) -> dict[str, object]:
+        """Counters."""
+        told = {} if self._delivery is None else self._delivery.variables()
+        return {**self._recorder.variables(), **told}
+
+    def _make_poster(self, endpoint: Endpoint) -> Poster:
+        return Poster(endpoint, self._reactor)
+
+    def _lock(self) -> FileLock | None:
+        try:
+            root = self._root
+            return take(f"{root}/{layout.notifications('sender')}", shared=False, root=root, sign=root)
+        except Busy:
+            return None
+
+    def _written(self) -> None:
+        if self._delivery is not None:
+            self._delivery.wake()
+
+
+def _address(config: Config) -> str:
+    """Host name and port, as ``registry:2`` has them."""
+    address = config.http.addr
+    return f"{socket.gethostname()}:{address.port}" if isinstance(address, TCPAddress) else socket.gethostname()
