@@ -38,7 +38,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "notifications": frozenset({"config", "web", "registry", "manifest", "names", "errors", "moments"}),
     "service": frozenset(
         {
-            *("workers", "proxy", "notifications", "web", "telemetry", "registry", "maintenance", "storage", "config", "manifest", "names", "errors"),
+            *("workers", "proxy", "notifications"),
+            *("web", "telemetry", "registry", "maintenance", "storage", "config", "manifest", "names", "errors"),
             "moments",
             "asked",
         }

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from regd.config import checks
 from regd.config.notifying import BACKOFF, THRESHOLD, TIMEOUT, Endpoint, Ignore
 from regd.config.sections import section
-from regd.config.values import Parser, Place, boolean, choice, checked, duration, integer, list_of, text
+from regd.config.values import Parser, Place, boolean, checked, choice, duration, integer, list_of, text
 
 __all__ = ["endpoints"]
 

@@ -21,7 +21,7 @@ __all__ = ["Delivery", "Held", "key_of"]
 #: How often it is looked for what other processes have written, in seconds. What this process writes is told at once.
 _LOOK: Final = 0.5
 
-#: Of the room that the journal has, so much may be taken before the oldest segments are given up, so that there is always some for what is new.
+#: Of the room that the journal has, so much may be taken before the oldest segments are given up, so that there is some for what is new.
 _CROWDED: Final = 0.75
 
 
@@ -77,8 +77,8 @@ class Delivery:
 
     def configure(self, config: Notifications) -> None:
         """
-        Tell these from now on; what is told an endpoint begins with what is written after this, unless it has been told of something before.
-        Small files are read and written here, so this is for the start and for a new configuration.
+        Tell these from now on. One that is new is told of what is written after this.
+        Small files are read and written here: this is for the start, and for a new configuration.
         """
         self._config = config
         if config.active or self._held is not None:
@@ -93,9 +93,7 @@ class Delivery:
         if self._looking.running:
             self._looking.stop()
         self._stopping = True
-        tellers, self._tellers = self._tellers, {}
-        for key, teller in tellers.items():
-            self._retire(key, teller)
+        self._retire(dict(self._tellers))
         for ended in list(self._leaving.values()):
             await ended
         if self._held is not None:
@@ -119,10 +117,8 @@ class Delivery:
             if self._held is None:
                 return
         wanted = {key_of(endpoint): endpoint for endpoint in self._config.active}
-        for key, teller in list(self._tellers.items()):
-            if wanted.get(key) != teller.endpoint:
-                del self._tellers[key]
-                self._retire(key, teller)
+        ending = {key: teller for key, teller in self._tellers.items() if wanted.get(key) != teller.endpoint}
+        self._retire(ending)
         for key in self._journal.keys():  # noqa: SIM118 - this is no mapping
             if key not in wanted and key not in self._leaving:
                 self._log.info("notifications: an endpoint is no longer told; what it was not told of is not kept for it")
@@ -132,16 +128,18 @@ class Delivery:
             if key not in self._tellers and key not in self._leaving:
                 self._start(key, endpoint)
 
-    def _retire(self, key: str, teller: Teller) -> None:
-        """End one. Whoever follows it under the same name goes on where it ends."""
-        ended = self._leaving[key] = Deferred.fromCoroutine(teller.stop())
+    def _retire(self, ending: dict[str, Teller]) -> None:
+        """End some. Whoever follows one under the same name goes on where it ends."""
+        for key in ending:
+            del self._tellers[key]
+            self._leaving[key] = Deferred()
+        for key, teller in ending.items():
+            Deferred.fromCoroutine(teller.stop()).addErrback(self._failed).addCallback(self._gone, key)
 
-        def gone(_: object) -> None:
-            self._leaving.pop(key, None)
-            if self._held is not None and not self._stopping:
-                self._begin()
-
-        ended.addCallbacks(gone, self._failed)
+    def _gone(self, _: object, key: str) -> None:
+        self._leaving.pop(key).callback(None)
+        if self._held is not None and not self._stopping:
+            self._begin()
 
     def _start(self, key: str, endpoint: Endpoint) -> None:
         cursor = self._journal.cursor(key)

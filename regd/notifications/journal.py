@@ -41,7 +41,7 @@ _LONGEST: Final = 16 * 1024 * 1024
 _NAME: Final = re.compile(r"([0-9]{12})\.events\Z")
 
 
-class Full(Exception):  # noqa: N818 - as in regd.storage.driver
+class Full(Exception):
     """There is no room for another record."""
 
 

@@ -21,7 +21,7 @@ __all__ = ["Poster"]
 _LARGEST: Final = 64 * 1024
 
 
-class _TooLarge(Exception):  # noqa: N818 - never seen outside
+class _TooLarge(Exception):
     """The answer."""
 
 

@@ -27,7 +27,7 @@ _REFUSED: Final = frozenset({400, 413, 415, 422})
 _STORAGE_PAUSE: Final = 5.0
 
 
-class CannotPost(Exception):  # noqa: N818 - it reads as what happened
+class CannotPost(Exception):
     """An endpoint has not answered; the text says why, without secrets."""
 
 
@@ -109,6 +109,9 @@ class Teller:
     def abandon(self, before: int) -> None:
         """Give up what is in segments with a lower number: there is no more room for it."""
         self._abandoned = max(self._abandoned, before)
+        if self.cursor.segment < before and self._waiting is not None and not self._idle:
+            # It may be a long pause.
+            self._waiting.cancel()
 
     async def stop(self) -> None:
         """End, and remember how far it came. What is being sent may be sent again by the next one."""
@@ -153,6 +156,9 @@ class Teller:
                 finally:
                     self._idle = False
             return
+        if found.end.segment != self.cursor.segment:
+            # Only the segment that we are in, now, is in use by us.
+            self.cursor = Cursor(found.end.segment)
         try:
             for content, behind in found.records:
                 if not await self._settle(content, behind):
@@ -187,7 +193,7 @@ class Teller:
                 self._recovered()
                 self._counts["delivered"] += 1
                 return True
-            if self._stopping:
+            if self._is_stopping():
                 break
             refusals = refusals + 1 if status in _REFUSED else 0
             if refusals >= self.endpoint.threshold:
@@ -227,6 +233,10 @@ class Teller:
                     backoff=self.endpoint.backoff,
                 )
         return status
+
+    def _is_stopping(self) -> bool:
+        """Asked anew after each wait."""
+        return self._stopping
 
     def _recovered(self) -> None:
         if self._failures >= self.endpoint.threshold:

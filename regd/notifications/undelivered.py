@@ -1,8 +1,8 @@
 """
 Events that an endpoint could not be told of, and never will be by itself: what an operator looks at, and may send by hand.
 
-One line of JSON for each: when it was given up, for which endpoint, why, and the event. The file has an end, too: when it is as long as it may
-be, it becomes the older one, and what that was is gone.
+One line of JSON for each: when it was given up, for which endpoint, why, and the event. The file has an end, too: when it is as long as it
+may be, it becomes the older one, and what that was is gone.
 """
 
 from __future__ import annotations
