@@ -38,7 +38,7 @@ from regd.config.model import (
     URLRules,
     Validation,
 )
-from regd.config.notifying import Notifications
+from regd.config.notifying import Events, Notifications
 from regd.config.proxying import Limits
 from regd.config.schema import Key, Refused, as_section
 from regd.config.survey import survey
@@ -379,7 +379,7 @@ def _proxy(reading: _Reading, driver: _Driver, maintenance: Maintenance) -> Pull
 
 def _notifications(reading: _Reading, driver: _Driver) -> Notifications:
     get = reading.get
-    found = Notifications(get(keys.ENDPOINTS), get(keys.INCLUDEREFERENCES), get(keys.NOTIFICATIONS_MAXSIZE))
+    found = Notifications(get(keys.ENDPOINTS), Events(get(keys.INCLUDEREFERENCES)), get(keys.NOTIFICATIONS_MAXSIZE))
     if not found.active:
         _say_useless(reading, (keys.INCLUDEREFERENCES, keys.NOTIFICATIONS_MAXSIZE), "nothing to do without notifications.endpoints")
     elif isinstance(driver, NoStorage):

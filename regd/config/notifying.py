@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-__all__ = ["Endpoint", "Ignore", "Notifications"]
+__all__ = ["Endpoint", "Events", "Ignore", "Notifications"]
 
 #: registry:2's, for values that are not above 0.
 TIMEOUT = 1.0
@@ -60,15 +60,24 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
+class Events:
+    """``notifications.events``.
+
+    :ivar includereferences: whether events about manifests list what these refer to.
+    """
+
+    includereferences: bool = False
+
+
+@dataclass(frozen=True)
 class Notifications:
     """``notifications``.
 
-    :ivar includereferences: whether events about manifests list what these refer to.
     :ivar maxsize: bytes that events may take on disk that have not been delivered.
     """
 
     endpoints: tuple[Endpoint, ...] = ()
-    includereferences: bool = False
+    events: Events = Events()
     maxsize: int = 64 * 1024 * 1024
 
     @property

@@ -60,7 +60,7 @@ class RequestListener:
         if not self._recorder.wanted("pull", stored.media_type):
             return
         references: tuple[Mapping[str, Any], ...] = ()
-        if self._recorder.config.includereferences:
+        if self._recorder.config.events.includereferences:
             try:
                 references = _references(parse(stored.content, stored.media_type))
             except ManifestInvalid:
@@ -93,7 +93,7 @@ class RequestListener:
         """See :class:`~regd.web.listening.Listener`. Each tag has an event, as it has where each is pushed by itself."""
         if not self._recorder.wanted("push", manifest.media_type):
             return
-        references = _references(manifest) if self._recorder.config.includereferences else ()
+        references = _references(manifest) if self._recorder.config.events.includereferences else ()
         url = self._urls.manifest(request, name, digest)
         events = [
             self._event(request, "push", Target(name, manifest.media_type, size, digest, url=url, tag=tag, references=references))

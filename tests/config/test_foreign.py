@@ -108,7 +108,6 @@ class IgnoredTests(ConfigCase):
             "health: {storagedriver: {enabled: false, interval: 10s, threshold: 3}}",
             "http: {debug: {prometheus: {enabled: false, path: /metrics}}, h2c: {enabled: false}, tls: {certificate: '', clientcas: []}}",
             "log: {hooks: [], reportcaller: false}",
-            "notifications: {events: {includereferences: false}, endpoints: []}",
             "compatibility: {schema1: {enabled: false}}",
             "redis: \nproxy: {remoteurl: '', username: ''}\nmiddleware: {}\nauth: \nhealth: {}",
             "auth: none",
@@ -119,16 +118,14 @@ class IgnoredTests(ConfigCase):
 
     def test_lists_of_maps(self) -> None:
         text = """
-notifications:
-  endpoints:
-    - {name: a, url: 'http://a', headers: {Authorization: [hunter2]}, timeout: 1s, ignore: {actions: [pull]}}
-    - {nmae: b}
+health:
+  http:
+    - {uri: 'http://a', headers: {Authorization: [hunter2]}, timeout: 1s}
+    - {ury: b}
 """
         unknown, ignored = self.warnings(text)
-        self.assertIn(
-            "notifications.endpoints[1].nmae (line 7): there is no such key; the nearest is notifications.endpoints[1].name", unknown
-        )
-        self.assertEqual(ignored, "notifications.endpoints (line 6): this version sends no notifications")
+        self.assertIn("health.http[1].ury (line 6): there is no such key; the nearest is health.http[1].uri", unknown)
+        self.assertTrue(ignored.startswith("health.http (line 5): "), ignored)
 
 
 class RefusedTests(ConfigCase):
