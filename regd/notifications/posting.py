@@ -17,7 +17,7 @@ from regd.notifications.telling import CannotPost
 
 __all__ = ["Poster"]
 
-#: So much of an answer is read, in bytes; nobody looks at it, but the connection can be used again after its end.
+#: So much of an answer is read, in bytes; nobody looks at it, but the other end may want to get rid of it.
 _LARGEST: Final = 64 * 1024
 
 
@@ -27,7 +27,7 @@ class _TooLarge(Exception):
 
 class Poster:
     """
-    A :class:`~regd.notifications.telling.Post` for one endpoint. It keeps one connection open.
+    A :class:`~regd.notifications.telling.Post` for one endpoint.
 
     :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
     """
@@ -42,10 +42,8 @@ class Poster:
         for name, values in endpoint.headers.items():
             self._headers.setRawHeaders(name, list(values))
         self._reactor = reactor
-        self._pool = HTTPConnectionPool(reactor)
-        self._pool.maxPersistentPerHost = 1
-        # What an idle connection that the other end has closed would make of a request is a failure, and a failure is tried again.
-        self._pool.retryAutomatically = False
+        # One connection each time, as in registry:2: one that the other end closes while it is idle would make a failure of what follows.
+        self._pool = HTTPConnectionPool(reactor, persistent=False)
         self._agent = Agent(reactor, pool=self._pool)
 
     def __call__(self, content: bytes) -> Deferred[int]:

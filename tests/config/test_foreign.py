@@ -124,8 +124,8 @@ health:
     - {ury: b}
 """
         unknown, ignored = self.warnings(text)
-        self.assertIn("health.http[1].ury (line 6): there is no such key; the nearest is health.http[1].uri", unknown)
-        self.assertTrue(ignored.startswith("health.http (line 5): "), ignored)
+        self.assertIn("health.http[1].ury (line 7): there is no such key; the nearest is health.http[1].uri", unknown)
+        self.assertTrue(ignored.startswith("health.http (line 6): "), ignored)
 
 
 class RefusedTests(ConfigCase):
