@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -49,7 +50,9 @@ def dying(real: Callable[..., Any], calls: list[int], kill_at: int) -> Callable[
 
 class JournalTest(TestCase):
     def journal(self, limit: int = LARGE, segment: int = 200) -> Journal:
-        return Journal(f"{self.mktemp()}/notifications", limit, segment)
+        temporary = TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        return Journal(f"{temporary.name}/notifications", limit, segment)
 
     def test_order(self) -> None:
         journal = self.journal()

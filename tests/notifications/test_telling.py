@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -76,7 +77,9 @@ class Lock:
 class Base(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.directory = f"{self.mktemp()}/notifications"
+        temporary = TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.directory = f"{temporary.name}/notifications"
         self.journal = Journal(self.directory, 1 << 20, 2000)
         self.journal.append([b"before"])
         self.receiver = Receiver()
