@@ -174,12 +174,16 @@ class Journal:
         try:
             with open(self._cursor_path(key), "rb") as file:
                 found = json.loads(file.read(1024))
-            return Cursor(int(found["segment"]), int(found["offset"]))
+            cursor = Cursor(int(found["segment"]), max(0, int(found["offset"])))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError):
-            # It is replaced in one go, so this is none of ours. Told twice is better than not at all.
+            # Empty after a power cut, or none of ours. Told twice is better than not at all.
             return Cursor()
+        # In a copy that was made while we ran, a cursor may be younger than its segment. What is written next would be passed over.
+        with suppress(FileNotFoundError):
+            return Cursor(cursor.segment, min(cursor.offset, os.stat(self._path(cursor.segment)).st_size))
+        return cursor
 
     def keep_cursor(self, key: str, cursor: Cursor) -> None:
         """
@@ -237,7 +241,7 @@ class Journal:
                 raise
             os.close(fd)
         number = numbers[-1] + 1 if numbers else 1
-        fd = os.open(self._path(number), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        fd = os.open(self._path(number), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
         try:
             # Within the lock: whoever writes to it next relies on its being there after a power cut.
             self._sync_directory()
@@ -248,15 +252,10 @@ class Journal:
 
     @staticmethod
     def _write(fd: int, lines: bytes) -> None:
-        begin = os.fstat(fd).st_size
+        # Where the disk is full, what fitted stays. Somebody may have read it by now, and a cursor must never stand behind the end.
         rest = memoryview(lines)
-        try:
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-        except OSError:
-            with suppress(OSError):
-                os.ftruncate(fd, begin)
-            raise
+        while rest:
+            rest = rest[os.write(fd, rest) :]
 
     def _size(self, numbers: Sequence[int]) -> int:
         total = 0

@@ -195,6 +195,9 @@ class Teller:
                 return True
             if self._is_stopping():
                 break
+            if self._failures == 1:
+                # It may be long until it takes the next one, and those before it need not be sent again if we are killed meanwhile.
+                await self._keep()
             refusals = refusals + 1 if status in _REFUSED else 0
             if refusals >= self.endpoint.threshold:
                 self._give_up(event, self._why)

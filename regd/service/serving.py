@@ -234,6 +234,7 @@ class Serving:
         for cache in (*(retired.cache for retired in self._retired.values()), self._cache):
             if cache is not None:
                 collect_cache(samples, cache.variables())
+
     def _begin_notifying(self, config: Config) -> None:
         if self.notifying is not None:
             self.notifying.configure(config)

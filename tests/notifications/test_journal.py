@@ -158,7 +158,7 @@ class JournalTest(TestCase):
         self.assertEqual(everything(journal)[-1], b"last")
 
     def test_disk_full(self) -> None:
-        """A record of which only half could be written is taken back."""
+        """Half a record stays, is passed over, and does no harm to what follows; nobody's cursor stands behind the end."""
         journal = self.journal()
         journal.append([b"one"])
         write = os.write
@@ -174,7 +174,19 @@ class JournalTest(TestCase):
             journal.append([b"two"])
         journal.append([b"three"])
         self.assertEqual(everything(journal), [b"one", b"three"])
-        self.assertEqual(journal.read(Cursor()).damaged, 0)
+        self.assertEqual(journal.read(Cursor()).damaged, 1)
+
+    def test_cursor_younger_than_segment(self) -> None:
+        """As in a copy that was made while others wrote: what is written after it was put back is read."""
+        journal = self.journal()
+        journal.append([b"one"])
+        journal.keep_cursor("key", Cursor(1, 5000))
+        cursor = journal.cursor("key")
+        self.assertEqual(cursor, journal.end())
+        journal.append([b"two"])
+        self.assertEqual([one for one, _ in journal.read(cursor or Cursor()).records], [b"two"])
+        journal.keep_cursor("key", Cursor(7, 3))
+        self.assertEqual(journal.cursor("key"), Cursor(7, 3))
 
     def test_killed_anywhere(self) -> None:
         """A writer that is killed before any of its system calls: what was acknowledged is there, in order, and others go on."""
