@@ -29,7 +29,6 @@ class RequestListener:
     A :class:`~regd.web.listening.Listener`.
 
     :param now: seconds since the epoch.
-    :param identify: the id of a request.
     """
 
     def __init__(
@@ -38,13 +37,11 @@ class RequestListener:
         urls: Urls,
         source: Source,
         now: Callable[[], float],
-        identify: Callable[[StreamingRequest], str] = lambda request: str(uuid.uuid4()),
     ) -> None:
         self._recorder = recorder
         self._urls = urls
         self._source = source
         self._now = now
-        self._identify = identify
 
     def wants(self, action: str) -> bool:
         """See :class:`~regd.web.listening.Listener`."""
@@ -120,7 +117,7 @@ class RequestListener:
 
     def _event(self, request: StreamingRequest, action: Action, target: Target) -> Event:
         asked = Request(
-            self._identify(request),
+            request.id,
             self._client(request),
             request.getHeader("host") or "",
             request.method.decode("ascii", "backslashreplace"),

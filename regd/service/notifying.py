@@ -7,9 +7,9 @@ import shutil
 import socket
 import tempfile
 import time
-import uuid
 from typing import Any
 
+from regd.asked import INSTANCE
 from regd.config import Config, Endpoint, TCPAddress
 from regd.notifications.delivery import Delivery
 from regd.notifications.events import Source
@@ -49,7 +49,7 @@ class Notifying:
         self._journal = Journal(f"{self._root}/{layout.notifications()}", config.notifications.maxsize)
         self._recorder = Recorder(self._journal, config.notifications, self._threads.run, self._written)
         self._delivery: Delivery | None = None
-        self._source = Source(_address(config), str(uuid.uuid4()))
+        self._source = Source(_address(config), INSTANCE)
 
     def configure(self, config: Config) -> None:
         """Go by another configuration."""
