@@ -42,6 +42,9 @@ __all__ = ["CannotStart", "RegistryService", "Streams"]
 #: Fewer open files than this are worth a warning: a connection takes two while a blob is on its way.
 _FEW_FILES = 4096
 
+#: Signals that come so soon after the first one are the same order: a terminal and the script that runs in it may each send theirs.
+_SAME = 1.0
+
 #: How long a worker may take to end, beyond what its requests and handlers may, before it is killed, in seconds.
 _MARGIN = 5.0
 
@@ -105,6 +108,8 @@ class RegistryService(MultiService):
         self.serving = Serving(loaded.config, streams.access, reactor)
         self.upkeep = Upkeep(self.serving, reactor)
         self._stopping = False
+        #: The signals that end a daemon, once one has come, and what they did before.
+        self._ending: dict[signal.Signals, Any] = {}
         self.group: Group | None = None
         self._health = self._make_health()
         self.debug_site = StreamingSite(self._debug_root(), _silent, reactor)
@@ -256,14 +261,35 @@ class RegistryService(MultiService):
             self._log.info("stopping: {count} connections have {timeout} s to finish", count=count, timeout=timeout)
         if self.group is not None:
             await self.group.finish(timeout + SETTLE + _MARGIN)
+        # A chore may need longer than the requests. These end meanwhile, and nobody gets in another one.
+        await self.serving.drain(timeout)
         await tidied
-        await self.serving.finish(timeout)
+        await self.serving.close()
         self._health.stop()
         if self._debug_port is not None:
             # Until now it has said that this daemon is not ready.
             await maybeDeferred(self._debug_port.stopListening)
         self.debug_site.abort()
+        for number, before in self._ending.items():
+            signal.signal(number, before)
         self._log.info("stopped")
+
+    def _hear_again(self) -> None:
+        """From now on SIGTERM and SIGINT say that we are to end now. Twisted would find that it cannot stop twice."""
+        begun = self._reactor.seconds()
+
+        def cut_off() -> None:
+            if self._reactor.seconds() - begun >= _SAME:
+                self._cut_off()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._ending[number] = signal.signal(number, lambda _number, _frame: self._reactor.callFromThread(cut_off))
+
+    def _cut_off(self) -> None:
+        self._log.warn("told to stop again: requests that have not finished are cut off")
+        if self.group is not None:
+            self.group.cut_off(SETTLE + _MARGIN)
+        self.serving.cut_off()
 
     def stopService(self) -> Deferred[None]:  # noqa: N802 - Twisted's name
         """Take no more connections, let requests finish for as long as ``http.draintimeout`` allows, and close the storage."""
@@ -272,6 +298,7 @@ class RegistryService(MultiService):
         if self._sighup_before is not None:
             signal.signal(signal.SIGHUP, self._sighup_before)
             self._sighup_before = None
+        self._hear_again()
         return Deferred.fromCoroutine(self._stop())
 
     def _make_health(self) -> Health:

@@ -181,13 +181,27 @@ class Serving:
 
     async def finish(self, timeout: float) -> None:
         """
-        Let requests end, cut off those that do not, and close the storage.
+        :meth:`drain` and :meth:`close`.
+        """
+        await self.drain(timeout)
+        await self.close()
+
+    async def drain(self, timeout: float) -> None:
+        """
+        Let requests end, take no more, and cut off those that do not end.
 
         :param timeout: how long they have, in seconds.
         """
         if timeout > 0 and self.site.open:
             await _within(self.site.drain(), timeout, self._reactor)
+        self.cut_off()
+
+    def cut_off(self) -> None:
+        """Let nobody finish any more: also those who wait in :meth:`drain`. May be called again."""
         self.site.abort()
+
+    async def close(self) -> None:
+        """Wait for handlers whose clients are gone, and close the storage."""
         self._meter.stop()
         # A handler whose client was cut off still stores what had arrived.
         await _within(Deferred.fromCoroutine(self._settle()), SETTLE, self._reactor)

@@ -105,6 +105,12 @@ class Worker:
             self._taking.close()
         Deferred.fromCoroutine(self._finish()).addErrback(self._failed).addBoth(lambda _: self._reactor.stop())
 
+    def cut_off(self) -> None:
+        """See :class:`~regd.workers.control.CutOff`."""
+        self.leave()
+        if self._serving is not None:
+            self._serving.cut_off()
+
     async def _finish(self) -> None:
         if self._serving is not None:
             await self._serving.finish(self._serving.config.http.draintimeout)

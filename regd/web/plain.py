@@ -25,6 +25,8 @@ class PlainChannel(HTTPChannel):
     requestFactory: Any  # noqa: N815 - Twisted's name
     _HTTPChannel__first_line: int
 
+    #: Whether requests are handled in one go here: the next one may be the last on its connection, and Twisted's way sees to that.
+    _plainly = True
     #: Whether a request is being handled in the very call that its last byte came with.
     _at_once = False
     #: The request whose answer the client has not read, and that has to be read before the next one is handled.
@@ -37,7 +39,8 @@ class PlainChannel(HTTPChannel):
     def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
         """Bytes from the client."""
         # Between two requests, and with nothing left over, a head may begin here.
-        if self._HTTPChannel__first_line == 1 and self.line_mode and self.persistent and not self._buffer and not self._busyReceiving:
+        may_begin = self._HTTPChannel__first_line == 1 and self.line_mode and self.persistent and not self._buffer
+        if may_begin and self._plainly and not self._busyReceiving:
             self.resetTimeout()
             data = self._handle_plain(data)
             if not data:

@@ -224,6 +224,16 @@ class Children(ProcessMonitor):
         for number in range(1, count + 1):
             self.addProcess(f"worker {number}", command, env=dict(environment))
 
+    def hurry(self, timeout: float) -> None:
+        """
+        Those that have been asked to end have less time for it than they had.
+
+        :param timeout: in how many seconds they are killed.
+        """
+        for killing in self.murder.values():
+            if killing.active():
+                killing.reset(timeout)
+
 
 def _tell(taker: Callable[[str], None], line: bytes) -> None:
     taker(line.decode("utf-8", "backslashreplace") + "\n")

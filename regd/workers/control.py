@@ -16,7 +16,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols.amp import AMP, Boolean, Command, Integer, String, Unicode
 from twisted.python.failure import Failure
 
-__all__ = ["CannotServe", "Configure", "Measure", "ParentControl", "Refuse", "Variables", "WorkerControl"]
+__all__ = ["CannotServe", "Configure", "CutOff", "Measure", "ParentControl", "Refuse", "Variables", "WorkerControl"]
 
 #: AMP's values have 65,535 bytes at most; a configuration may be longer.
 _PART = 60_000
@@ -53,6 +53,13 @@ class Measure(Command):
 
     arguments = [(b"start", Integer())]
     response = [(b"part", String()), (b"last", Boolean())]
+
+
+class CutOff(Command):
+    """
+    To a worker: end, and let no request finish. Not a second SIGTERM, because systemd and a shell may send one to each process, besides the
+    parent's.
+    """
 
 
 class WorkerControl(AMP):
@@ -107,6 +114,10 @@ class WorkerControl(AMP):
         finally:
             self._measuring.release()
 
+    async def cut_off(self) -> None:
+        """Have the worker end now."""
+        await self._ask(CutOff)
+
     def _ask(self, command: type[Command], **arguments: object) -> Deferred[Any]:
         asked: Deferred[Any] = self.callRemote(command, **arguments)
         return asked
@@ -130,6 +141,9 @@ class Asked(Protocol):
 
     def samples(self) -> bytes:
         """See :class:`Measure`."""
+
+    def cut_off(self) -> None:
+        """See :class:`CutOff`."""
 
 
 class ParentControl(AMP):
@@ -170,6 +184,11 @@ class ParentControl(AMP):
             self._samples = self._asked.samples()
         end = start + _PART
         return {"part": self._samples[start:end], "last": end >= len(self._samples)}
+
+    @CutOff.responder
+    def _cut_off(self) -> dict[str, object]:
+        self._asked.cut_off()
+        return {}
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
         """The parent has gone, or is about to."""

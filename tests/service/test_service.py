@@ -297,6 +297,7 @@ class StopTests(ApiCase):
 
     def test_idle_connections(self) -> None:
         client = self.client()
+        self.assertEqual(client.ask("GET", "/v2/").status, 200)
         self.successResultOf(self.stop(client))
         self.assertEqual((self.stops, client.wire.lost), ([0], True))
 
@@ -326,6 +327,50 @@ class StopTests(ApiCase):
         self.assertEqual(self.stops, [30])
         # What had arrived is stored.
         self.assertEqual(self.ask("GET", upload)["Range"], "0-0")
+
+    def test_a_chore_that_does_not_end(self) -> None:
+        """Requests are finished, and their connections closed, while it is waited for; the storage is there until it has ended."""
+        ended: Deferred[None] = Deferred()
+
+        async def stop() -> None:
+            await ended
+
+        self.patch(self.service.upkeep, "stop", stop)
+        client, _ = self.uploading()
+        done = self.stop(client)
+        client.send(b"y")
+        self.assertEqual((client.statuses, client.answers[0]["Connection"], client.wire.lost), ([202], "close", True))
+        self.assertEqual(self.stops, [])
+        ended.callback(None)
+        self.successResultOf(done)
+        self.assertEqual(self.stops, [0])
+
+    def again(self, number: signal.Signals) -> None:
+        handler: Any = signal.getsignal(number)
+        handler(number, None)
+
+    def test_told_again(self) -> None:
+        """The second order to stop cuts off what has not finished; one that comes with the first is the same."""
+        handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with self.subTest(number=number):
+                self.build(self.config)
+                # A clock is no whole reactor.
+                reactor: Any = self.clock
+                reactor.callFromThread = lambda call: call()
+                client, upload = self.uploading()
+                done = self.stop(client)
+                self.again(number)
+                self.clock.advance(0.9)
+                client.settle()
+                self.assertNoResult(done)
+                self.clock.advance(0.1)
+                self.again(number)
+                client.settle()
+                self.successResultOf(done)
+                self.assertEqual((client.wire.aborted, len(self.stops)), (True, 1))
+                self.assertEqual(self.ask("GET", upload)["Range"], "0-0")
+                self.assertEqual((signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)), handlers)
 
     def test_without_a_drain_timeout(self) -> None:
         self.build(MINIMAL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import socket
@@ -17,6 +18,9 @@ from regd.service.worker import Worker
 from regd.workers.channel import GivingEnd, Report, channel_pair
 from regd.workers.control import CannotServe
 from tests.web.support import MINIMAL
+
+#: A push of which the last bytes are missing.
+UPLOAD = b"POST /v2/a/blobs/uploads/?digest=sha256:%b HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab" % (b"0" * 64)
 
 
 class FakeReactor(Clock):
@@ -173,6 +177,34 @@ class WorkerTests(WorkerCase):
 
 
 class LeaveTests(WorkerCase):
+    def test_cut_off(self) -> None:
+        """Whether it was leaving already, or not."""
+        for leaving in (True, False):
+            with self.subTest(leaving=leaving):
+                self.setUp()
+                self.configure(MINIMAL + "http: {draintimeout: 30s}\n")
+                client = self.connect()
+                client.sendall(UPLOAD)
+                for _ in range(3):
+                    self.reactor.turn()
+                if leaving:
+                    self.worker.leave()
+                self.reactor.advance(1)
+                self.assertEqual(self.reactor.stopped, 0)
+                self.worker.cut_off()
+                self.giving.finish()
+                for _ in range(3):
+                    self.reactor.advance(0)
+                    self.reactor.turn()
+                self.assertEqual(self.reactor.stopped, 1)
+                # All that was sent has been read, so that it ends in the orderly way or by a reset.
+                with contextlib.suppress(ConnectionResetError):
+                    self.assertEqual(client.recv(1), b"")
+
+    def test_cut_off_before_it_serves(self) -> None:
+        self.worker.cut_off()
+        self.assertEqual(self.reactor.stopped, 1)
+
     def test_before_it_serves(self) -> None:
         self.worker.leave()
         self.worker.leave()
@@ -194,7 +226,7 @@ class LeaveTests(WorkerCase):
     def test_requests_have_time(self) -> None:
         self.configure(MINIMAL + "http: {draintimeout: 30s}\n")
         client = self.connect()
-        client.sendall(b"POST /v2/a/blobs/uploads/?digest=sha256:0 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
+        client.sendall(UPLOAD)
         for _ in range(3):
             self.reactor.turn()
         self.worker.leave()

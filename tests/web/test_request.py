@@ -20,7 +20,7 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from regd.web.body import BodyAborted
-from regd.web.request import BODY_TIMEOUT, DRAIN_LIMIT, IDLE_TIMEOUT, LINGER, StreamingRequest, StreamingSite
+from regd.web.request import ARRIVING, BODY_TIMEOUT, DRAIN_LIMIT, IDLE_TIMEOUT, LINGER, StreamingRequest, StreamingSite
 from tests.web.wire import READ, Client, chunked, request_bytes
 
 MIB = 1024 * 1024
@@ -635,10 +635,52 @@ class DrainTests(SiteCase):
 
     def test_idle_connections_close_at_once(self) -> None:
         client = self.client()
+        client.send(request_bytes("GET", "/x"))
+        answer(self.requests[0])
         done = self.site.drain()
         client.settle()
         self.successResultOf(done)
         self.assertTrue(client.wire.lost)
+
+    def test_a_request_that_nobody_has_read_yet(self) -> None:
+        """What came before the order to stop, and is still in the socket, is answered as the last on its connection."""
+        for head in (b"", request_bytes("GET", "/x")):
+            with self.subTest(before=head):
+                self.requests.clear()
+                client = self.client()
+                client.send(head)
+                if head:
+                    answer(self.requests[0])
+                client.wire.inbox += request_bytes("GET", "/y")
+                done = self.site.drain()
+                client.wire.deliver()
+                client.settle()
+                self.assertNoResult(done)
+                answer(self.requests[-1])
+                client.settle()
+                self.assertEqual((self.requests[-1].uri, client.answers[-1]["Connection"]), (b"/y", "close"))
+                self.successResultOf(done)
+
+    def test_who_has_just_connected_is_about_to_ask(self) -> None:
+        for sent, begun in ((b"", False), (b"GET /x HT", False), (b"GET /x HTTP/1.1\r\nHost: a\r\n", True)):
+            with self.subTest(sent=sent):
+                client, late = self.client(), self.client()
+                client.send(sent)
+                done = self.site.drain()
+                self.clock.advance(ARRIVING - 0.5)
+                self.assertFalse(client.wire.lost)
+                late.send(request_bytes("GET", "/late"))
+                self.clock.advance(0.5)
+                client.settle()
+                # Who has begun to ask has as long as others who do.
+                self.assertEqual(client.wire.lost, not begun)
+                self.assertNoResult(done)
+                answer(self.requests[-1])
+                late.settle()
+                self.assertEqual(late.answers[0]["Connection"], "close")
+                client.leave()
+                self.successResultOf(done)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_request_is_finished_first(self) -> None:
         client = self.client()

@@ -169,6 +169,21 @@ class ChildrenTests(SynchronousTestCase):
         self.reactor.advance(100)
         self.assertEqual((len(self.reactor.processes), self.reactor.getDelayedCalls()), (2, []))
 
+    def test_an_end_in_a_hurry(self) -> None:
+        made = self.make()
+        made.killTime = 30
+        made.stopService()
+        one, other = self.reactor.processes
+        other.end(ProcessDone(0))
+        made.hurry(5)
+        self.reactor.advance(4)
+        self.assertEqual(one.signals, ["TERM"])
+        self.reactor.advance(1)
+        self.assertEqual((one.signals, other.signals), (["TERM", "KILL"], ["TERM"]))
+        made.hurry(5)
+        one.end(ProcessTerminated(None, signal.SIGKILL, None))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
     def test_one_that_is_asked_to_end(self) -> None:
         self.make()
         self.started[0].end()

@@ -31,6 +31,7 @@ class FakeWorker:
         self.failure: Exception | None = None
         self.measured = 0
         self.refused: list[str] = []
+        self.cut = 0
 
     def configure(self, path: str, source: bytes) -> None:
         if self.failure is not None:
@@ -46,6 +47,9 @@ class FakeWorker:
     def samples(self) -> bytes:
         self.measured += 1
         return b"%d" % self.measured * 100_000
+
+    def cut_off(self) -> None:
+        self.cut += 1
 
 
 class ControlTests(SynchronousTestCase):
@@ -125,6 +129,12 @@ class ControlTests(SynchronousTestCase):
         done = Deferred.fromCoroutine(self.parents_end.variables())
         self.carry()
         self.assertEqual(self.successResultOf(done), {"pid": 5, "open_connections": 3})
+
+    def test_cut_off(self) -> None:
+        done = Deferred.fromCoroutine(self.parents_end.cut_off())
+        self.carry()
+        self.successResultOf(done)
+        self.assertEqual(self.worker.cut, 1)
 
     def test_the_end(self) -> None:
         reason = Failure(ConnectionDone())
