@@ -41,21 +41,18 @@ from regd.errors import Unknown
 from regd.spans import Span
 from regd.web.body import RequestBody
 from regd.web.chunked import Chunked
+from regd.web.ending import EndingChannel
 from regd.web.framing import BodyDecoder, FixedLength
 from regd.web.prepared import PreparedRequest
-from regd.web.strict import HeadLimits, StrictChannel, envelope_bytes
+from regd.web.strict import HeadLimits, envelope_bytes
 
-__all__ = ["ARRIVING", "DRAIN_LIMIT", "StreamingChannel", "StreamingRequest", "StreamingSite"]
+__all__ = ["DRAIN_LIMIT", "StreamingChannel", "StreamingRequest", "StreamingSite"]
 
 #: How much of an unwanted body is read, in bytes, to save the connection.
 DRAIN_LIMIT: Final = 1024 * 1024
 
 #: How long a client that was refused may go on sending, in seconds, before the connection is cut.
 LINGER: Final = 5
-
-#: When the daemon is about to stop, a client that has just connected may take so long for its first request, in seconds: a way over slow
-#: lines and back. Go's server, that of registry:2, gives them five.
-ARRIVING: Final = 2.0
 
 #: A connection without a request is closed after so many seconds.
 IDLE_TIMEOUT: Final = 180.0
@@ -233,7 +230,7 @@ class StreamingRequest(PreparedRequest):
             self.channel.send_continue()
 
 
-class StreamingChannel(StrictChannel):
+class StreamingChannel(EndingChannel):
     """One connection, speaking HTTP/1.1."""
 
     # Names without a type in Twisted, or with one that says less than is so here.
@@ -251,11 +248,6 @@ class StreamingChannel(StrictChannel):
     _draining: StreamingRequest | None = None
     _drained_from = 0
     _lingering: IDelayedCall | None = None
-    #: Whether the daemon is about to stop: this connection takes no further request.
-    _closing = False
-    _leaving: IDelayedCall | None = None
-    #: Whether anything has come.
-    _spoken = False
 
     def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
         """A client has connected."""
@@ -274,32 +266,10 @@ class StreamingChannel(StrictChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
         """It is gone."""
-        for call in (self._lingering, self._leaving):
-            if call is not None and call.active():
-                call.cancel()
+        if self._lingering is not None and self._lingering.active():
+            self._lingering.cancel()
         super().connectionLost(reason)
         self.factory.channel_lost(self)
-
-    def finish_up(self) -> None:
-        """
-        Answer what has been asked, then close. What the client has sent already counts, so one turn of the event loop reads that first; and
-        who has only just connected is about to ask.
-        """
-        self._closing = True
-        self._plainly = False
-        for request in self.requests:
-            # So that the client does not send its next request into a closed connection.
-            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-        if self.requests:
-            self.persistent = False
-        else:
-            waiting = 0 if self._spoken and not self._buffer else ARRIVING
-            self._leaving = self.callLater(waiting, self._leave)
-
-    def _leave(self) -> None:
-        """No request has come, unless one has: that closes the connection when it is answered."""
-        if not self.requests:
-            self.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
         """Bytes from the client."""
@@ -316,9 +286,7 @@ class StreamingChannel(StrictChannel):
         request = self.requests[-1]
         if not self.take_fields(request):
             return
-        self.persistent = self.checkPersistence(request, self._version) and not self._closing
-        if self._closing:
-            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        self.persistent = self.checkPersistence(request, self._version) and not self._is_last(request)
         request.gotLength(self.length)
         if self.length == 0:
             return

@@ -20,7 +20,8 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from regd.web.body import BodyAborted
-from regd.web.request import ARRIVING, BODY_TIMEOUT, DRAIN_LIMIT, IDLE_TIMEOUT, LINGER, StreamingRequest, StreamingSite
+from regd.web.ending import ARRIVING
+from regd.web.request import BODY_TIMEOUT, DRAIN_LIMIT, IDLE_TIMEOUT, LINGER, StreamingRequest, StreamingSite
 from tests.web.wire import READ, Client, chunked, request_bytes
 
 MIB = 1024 * 1024
