@@ -42,7 +42,7 @@ from regd.config.notifying import Events, Notifications
 from regd.config.proxying import Limits
 from regd.config.schema import Key, Refused, as_section
 from regd.config.survey import survey
-from regd.config.tracing import switched_on
+from regd.config.tracing import sdk_disabled, switched_on
 from regd.config.tracingvalues import Tracing
 from regd.config.values import Place
 
@@ -218,6 +218,10 @@ def _tracing(reading: _Reading) -> Tracing:
     if enabled is None:
         enabled, warnings = switched_on(reading.environ)
         reading.warnings += warnings
+    elif enabled and sdk_disabled(reading.environ):
+        key = keys.TRACING_ENABLED
+        reading.warnings.append(f"{key.path} ({_origin(reading, key)}): nothing is traced, because OTEL_SDK_DISABLED is true")
+        enabled = False
     return Tracing(
         enabled, get(keys.TRACING_ENDPOINT), get(keys.TRACING_HEADERS), get(keys.TRACING_SAMPLERATIO), get(keys.TRACING_SERVICENAME)
     )

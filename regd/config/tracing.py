@@ -14,7 +14,7 @@ from typing import Final
 from regd.config.checks import header_fields, url_host
 from regd.config.values import Parser, from_text
 
-__all__ = ["endpoint", "ratio", "secret_fields", "service_name", "switched_on"]
+__all__ = ["endpoint", "ratio", "sdk_disabled", "secret_fields", "service_name", "switched_on"]
 
 #: Where a collector takes traces, where nobody says otherwise (OTLP 1.x, "OTLP/HTTP Request").
 _PATH: Final = "/v1/traces"
@@ -74,10 +74,15 @@ def switched_on(environ: Mapping[str, str]) -> tuple[bool, tuple[str, ...]]:
 
     :returns: that, and what it asks for and does not get.
     """
-    exporters = {name.strip().lower() for name in environ.get("OTEL_TRACES_EXPORTER", "").split(",")} - {"", "none"}
-    if not exporters or environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    if sdk_disabled(environ):
         return False, ()
+    exporters = {name.strip().lower() for name in environ.get("OTEL_TRACES_EXPORTER", "").split(",")} - {"", "none"}
     warnings = []
     if others := sorted(exporters - {"otlp"}):
         warnings.append(f"OTEL_TRACES_EXPORTER: regd has no {', '.join(others)}; it exports traces with otlp")
     return "otlp" in exporters, tuple(warnings)
+
+
+def sdk_disabled(environ: Mapping[str, str]) -> bool:
+    """Whether the environment switches the SDK off, whatever else is said: it then makes no spans."""
+    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"

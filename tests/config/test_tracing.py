@@ -23,6 +23,12 @@ class TracingTests(ConfigCase):
         self.assertTrue(self.config(OTEL_TRACES_EXPORTER="otlp").tracing.enabled)
         self.assertTrue(self.config(REGISTRY_TRACING_ENABLED="true").tracing.enabled)
 
+    def test_the_sdk_switched_off(self) -> None:
+        text = "tracing: {enabled: true}"
+        self.assertFalse(self.config(text, OTEL_SDK_DISABLED="true").tracing.enabled)
+        (warning,) = self.warnings(text, OTEL_SDK_DISABLED="true")
+        self.assertTrue(warning.startswith("tracing.enabled (line 3): "), warning)
+
     def test_exporters_that_are_not_there(self) -> None:
         (warning,) = self.warnings(OTEL_TRACES_EXPORTER="otlp, zipkin,console")
         self.assertIn("console, zipkin", warning)

@@ -36,6 +36,7 @@ class KeepTests(SynchronousTestCase):
             (b'addr: "127.0.0.1:1"', b"addr: /x, net: unix", ("http.addr",)),
             (b"http: {", b"http: {workers: 3, ", ("http.workers",)),
             (b"http: {", b"http: {debug: {addr: 'localhost:1'}, ", ("http.debug.addr",)),
+            (b"http: {", b"tracing: {sampleratio: 0.5}\nhttp: {", ("tracing",)),
             (b"/a}", b"/b}", ("storage.filesystem.rootdirectory",)),
             (b"/a}", b"/a, maxthreads: 30}", ("storage.filesystem.maxthreads",)),
             (b"filesystem: {rootdirectory: /a}", b"inmemory: {}", ("storage",)),
