@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from regd.config import keys
 from regd.config.caches import in_plain_text, make_upstream
 from regd.config.caching import CacheLimits, CacheUpstream, PullThrough
+from regd.config.credentials import read_credentials
 from regd.config.document import ListNode, MapNode, Node, is_null, parse_document
 from regd.config.environment import CONFIGURATION_PATH, override
 from regd.config.error import ConfigError, one_line, shown
@@ -82,7 +83,7 @@ def parse(source: bytes, path: str, environ: Mapping[str, str]) -> Loaded:
 
     :param source: what is in the file.
     :param path: the file, for messages.
-    :param environ: see :func:`load`.
+    :param environ: see :func:`load`; the credentials that it points to come before the variables in it.
     :raises ConfigError: see :func:`load`.
     """
     document, more = parse_document(source, path)
@@ -93,7 +94,7 @@ def parse(source: bytes, path: str, environ: Mapping[str, str]) -> Loaded:
         msg = f"{path}: found no keys at the top of the file, allowed: a map that begins with version: 0.1"
         raise ConfigError(msg)
     _check_version(document)
-    tree, unknown = override(document, environ, keys.ROOT)
+    tree, unknown = override(document, {**environ, **read_credentials(environ)}, keys.ROOT)
     found = survey(tree, keys.ROOT)
     reading = _Reading(tree, environ, found.errors)
     config = _config(reading)

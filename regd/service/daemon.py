@@ -21,6 +21,7 @@ from regd import __version__
 from regd.config import Config, ConfigError, FilesystemStorage, InMemoryStorage, Loaded, NoStorage, TCPAddress, UnixAddress, load
 from regd.service.reread import keep
 from regd.service.serving import SETTLE, Serving
+from regd.service.systemd import BadSocket, Manager
 from regd.service.upkeep import Upkeep
 from regd.storage.driver import StorageError
 from regd.telemetry.checks import make_checks
@@ -31,7 +32,7 @@ from regd.telemetry.samples import Samples
 from regd.web.debug import DebugApi, MetricsPage
 from regd.web.dispatch import Dispatcher
 from regd.web.leaf import Leaf
-from regd.web.listen import listen, url_of
+from regd.web.listen import listen, listen_on, url_of
 from regd.web.request import StreamingRequest, StreamingSite
 from regd.web.site import Root
 from regd.workers.children import Output
@@ -51,6 +52,9 @@ _MARGIN = 5.0
 #: How many failing checks clients are told of, and how long their names may be.
 _FEW_NAMES = 5
 _LONGEST_NAME = 200
+
+#: How long all the rest of our end may take at most: a chore that is told to stop, workers that are killed, in seconds.
+_LAST = 30.0
 
 Address = TCPAddress | UnixAddress
 
@@ -90,13 +94,14 @@ class RegistryService(MultiService):
     :param loaded: the configuration and what is to be said of it.
     :param count: how many workers serve; 1 for none besides this process.
     :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
+    :param manager: who has started us; nobody who wants to know of us, if not given.
     :ivar serving: in the parent of several workers it serves nobody; it is there because a storage that cannot be used has to be noticed
         before anything is started, and for ``/debug/health``.
     """
 
     _log = Logger()
 
-    def __init__(self, loaded: Loaded, streams: Streams, count: int, reactor: Any) -> None:
+    def __init__(self, loaded: Loaded, streams: Streams, count: int, reactor: Any, manager: Manager | None = None) -> None:
         super().__init__()
         self._loaded = loaded
         # twistd may change the directory.
@@ -104,6 +109,7 @@ class RegistryService(MultiService):
         self._streams = streams
         self._count = count
         self._reactor = reactor
+        self._manager = Manager() if manager is None else manager
         self._observer: LineObserver | None = None
         self.serving = Serving(loaded.config, streams.access, reactor)
         self.upkeep = Upkeep(self.serving, reactor)
@@ -115,6 +121,7 @@ class RegistryService(MultiService):
         self.debug_site = StreamingSite(self._debug_root(), _silent, reactor)
         self.ports: list[IListeningPort] = []
         self._debug_port: IListeningPort | None = None
+        self._status = ""
         self._started = time.monotonic()
         self._began = time.time()
         self._delivering = False
@@ -152,14 +159,9 @@ class RegistryService(MultiService):
             count = 1
         if count > 1:
             self.group = self._make_group(count)
-        if self.group is not None:
-            self._listen("http.addr", config.http.addr, self.group.listen)
-        else:
+        if self.group is None:
             self._trace()
-            self._listen("http.addr", config.http.addr, lambda address: listen(self._reactor, address, self.serving.site))
-        if config.http.debug.addr is not None:
-            self._listen("http.debug.addr", config.http.debug.addr, lambda address: listen(self._reactor, address, self.debug_site))
-            self._debug_port = self.ports[-1]
+        self._listen_everywhere(config)
         self._health.start()
         self._sighup_before = signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._reread))
         self.upkeep.configure()
@@ -191,6 +193,26 @@ class RegistryService(MultiService):
             "regd.worker", arguments, count, self._streams.workers, self._streams.lock, loaded.path, loaded.source, self._reactor
         )
 
+    def _listen_everywhere(self, config: Config) -> None:
+        """On the sockets that were passed, and on the addresses of the configuration where there are none."""
+        try:
+            passed = self._manager.take_sockets()
+        except BadSocket as error:
+            self._give_up(f"a socket that was passed is of no use: {error}")
+        group, site = self.group, self.serving.site
+        for one in passed.serving:
+            self.ports.append(listen_on(self._reactor, one, site) if group is None else group.listen_on(one))
+        if not passed.serving:
+            self._listen("http.addr", config.http.addr, lambda to: listen(self._reactor, to, site) if group is None else group.listen(to))
+        serving = len(self.ports)
+        if passed.debug is not None:
+            self.ports.append(listen_on(self._reactor, passed.debug, self.debug_site))
+        elif config.http.debug.addr is not None:
+            self._listen("http.debug.addr", config.http.debug.addr, lambda to: listen(self._reactor, to, self.debug_site))
+        self._debug_port = self.ports[serving] if len(self.ports) > serving else None
+        if passed.serving:
+            self._log.info("listening on sockets that were passed; http.addr, {address}, has no effect", address=config.http.addr)
+
     def _listen(self, key: str, address: Address, listener: Callable[[Address], IListeningPort]) -> None:
         try:
             self.ports.append(listener(address))
@@ -199,13 +221,11 @@ class RegistryService(MultiService):
 
     def _tell_ready(self, how: str) -> None:
         config = self.serving.config
-        self._log.info(
-            "regd {version} serves {url} from {storage} {how}",
-            version=__version__,
-            url=url_of(self.ports[0], config.http.prefix),
-            storage=_storage_text(config),
-            how=how,
-        )
+        urls = ", ".join(url_of(port, config.http.prefix) for port in self.ports if port is not self._debug_port)
+        self._status = f"serves {urls} from {_storage_text(config)} {how}"
+        self._log.info("regd {version} {status}", version=__version__, status=self._status)
+        self._manager.ready(self._status)
+        self._manager.start_watchdog(self._reactor)
 
     def _tell_warnings(self, loaded: Loaded) -> None:
         for warning in loaded.warnings:
@@ -216,16 +236,16 @@ class RegistryService(MultiService):
         if self._stopping:
             return
         watched = self.serving.config.health, self.serving.driver
+        self._manager.reloading()
         try:
             loaded = load(self._path, os.environ)
             config, stays = keep(self.serving.config, loaded.config)
             self.serving.configure(config)
         except ConfigError as error:
-            for problem in error.problems:
-                self._log.error("the configuration is not changed: {problem}", problem=problem)
+            self._tell_not_reread(*error.problems)
             return
         except StorageError as error:
-            self._log.error("the configuration is not changed: {error}", error=error)
+            self._tell_not_reread(str(error))
             return
         self._tell_warnings(loaded)
         for key in stays:
@@ -247,15 +267,22 @@ class RegistryService(MultiService):
             changed = Deferred.fromCoroutine(self.group.configure(loaded.source))
             changed.addCallback(lambda count: self._tell_reread(f" in {count} workers"))
 
+    def _tell_not_reread(self, *problems: str) -> None:
+        for problem in problems:
+            self._log.error("the configuration is not changed: {problem}", problem=problem)
+        self._manager.reloaded(f"{self._status}; a change of the configuration was refused: {problems[0]}")
+
     def _tell_reread(self, where: str) -> None:
+        self._manager.reloaded(self._status)
         self._log.info("{path} was read again, and is in effect{where}", path=self._path, where=where)
 
     async def _stop(self) -> None:
+        timeout = self.serving.config.http.draintimeout
+        self._manager.stopping(f"requests have {timeout:g} s to finish", timeout + SETTLE + _LAST)
         tidied = Deferred.fromCoroutine(self.upkeep.stop())
         for port in self.ports:
             if port is not self._debug_port:
                 await maybeDeferred(port.stopListening)
-        timeout = self.serving.config.http.draintimeout
         count = self.serving.connections if self.group is None else self.group.connections
         if timeout > 0 and count:
             self._log.info("stopping: {count} connections have {timeout} s to finish", count=count, timeout=timeout)

@@ -13,6 +13,7 @@ from twisted.python.usage import Options as UsageOptions
 from regd import __version__
 from regd.config import ConfigError, Loaded, default_path, load
 from regd.service.daemon import RegistryService, Streams
+from regd.service.systemd import Manager, first_environment
 from regd.telemetry.lines import Lines, make_lock
 from regd.workers.cores import MOST_BY_DEFAULT, usable_cores
 
@@ -53,7 +54,8 @@ def makeService(options: Options) -> RegistryService:  # noqa: N802 - the name t
 
     workers = options.loaded.config.http.workers
     count = min(usable_cores(), MOST_BY_DEFAULT) if workers is None else workers
-    return RegistryService(options.loaded, _streams(options, several=count > 1), count, reactor)
+    manager = Manager.from_environment(os.environ, first_environment())
+    return RegistryService(options.loaded, _streams(options, several=count > 1), count, reactor, manager)
 
 
 def _streams(options: Options, *, several: bool) -> Streams:

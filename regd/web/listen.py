@@ -16,7 +16,7 @@ from twisted.internet.unix import Port as UnixPort
 
 from regd.web.transport import SendingPort, SendingUnixPort
 
-__all__ = ["listen", "url_of"]
+__all__ = ["listen", "listen_on", "url_of"]
 
 #: How many connections may wait to be accepted.
 _BACKLOG = 1024
@@ -66,6 +66,36 @@ def listen(
         _keep_alive(port.socket)
     listening: IListeningPort = port
     return listening
+
+
+def listen_on(
+    reactor: Any,
+    listening: socket.socket,
+    site: Any,
+    tcp: type[Port] = SendingPort,
+    unix: type[UnixPort] = SendingUnixPort,
+) -> IListeningPort:
+    """
+    Listen on a socket that somebody has bound for us and keeps, too: systemd. Parameters are those of :func:`listen`.
+
+    :param listening: ours from now on.
+    """
+    site.noisy = False
+    with listening:
+        # Any: what makes a port of a socket is not declared, and the public adoptStreamPort() makes a plain one. It copies the descriptor.
+        port: Any = unix if listening.family == socket.AF_UNIX else tcp
+        if listening.family == socket.AF_UNIX:
+            port = port._fromListeningDescriptor(reactor, listening.fileno(), site)
+            # The file and its mode are the business of whoever made it. Of an abstract name there is no file to see to.
+            port._bindPath = b"\0"
+            # Connections would be refused while we restart, by a socket that is there to keep them.
+            port._shouldShutdown = False
+        else:
+            port = port._fromListeningDescriptor(reactor, listening.fileno(), listening.family, site)
+            _keep_alive(listening)
+    port.startListening()
+    made: IListeningPort = port
+    return made
 
 
 def url_of(port: IListeningPort, path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
@@ -96,6 +97,10 @@ class Group:
         :raises CannotListenError: see there.
         """
         return self._listening.listen(address)
+
+    def listen_on(self, listening: socket.socket) -> IListeningPort:
+        """As :meth:`listen`, see :func:`regd.web.listen.listen_on`."""
+        return self._listening.listen_on(listening)
 
     def start(self) -> None:
         """Start the workers."""

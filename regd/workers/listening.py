@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from regd.web.listen import listen
+from regd.web.listen import listen, listen_on
 
 __all__ = ["Listening"]
 
@@ -46,7 +46,7 @@ class _UnixPort(_Accepts, unix.Port):
 
 class Listening(Factory):
     """
-    The parent's listening socket.
+    The parent's listening sockets.
 
     :param accepted: called with each connection.
     """
@@ -58,7 +58,7 @@ class Listening(Factory):
         self._accepted = accepted
         self._reactor = reactor
         # Any: pausing is no part of the interface of ports.
-        self._port: Any = None
+        self._ports: list[Any] = []
         self._paused = True
         self._exhausted: IDelayedCall | None = None
         #: When that was last told.
@@ -71,10 +71,11 @@ class Listening(Factory):
         :param address: as :func:`regd.web.listen.listen` has it.
         :raises CannotListenError: see there.
         """
-        port = listen(self._reactor, address, self, _Port, _UnixPort)
-        self._port = port
-        self._read_or_not()
-        return port
+        return self._add(listen(self._reactor, address, self, _Port, _UnixPort))
+
+    def listen_on(self, listening: socket.socket) -> IListeningPort:
+        """As :meth:`listen`, see :func:`regd.web.listen.listen_on`."""
+        return self._add(listen_on(self._reactor, listening, self, _Port, _UnixPort))
 
     def pause(self, paused: bool) -> None:
         """Leave those who connect in the kernel's queue, or take them out of it."""
@@ -100,17 +101,24 @@ class Listening(Factory):
 
     def stopFactory(self) -> None:  # noqa: N802 - Twisted's name
         """It listens no longer."""
-        self._port = None
+        self._ports = []
         if self._exhausted is not None:
             self._exhausted.cancel()
             self._exhausted = None
+
+    def _add(self, port: IListeningPort) -> IListeningPort:
+        self._ports.append(port)
+        self._read_or_not()
+        return port
 
     def _rest(self, error: OSError) -> None:
         now = self._reactor.seconds()
         if self._told is None or now - self._told > TOLD_EVERY:
             self._told = now
             self._log.error("cannot accept connections for a moment: {reason}", reason=error.strerror)
-        self._exhausted = self._reactor.callLater(EXHAUSTED, self._try_again)
+        # With several ports, another one may have said so in the same turn.
+        if self._exhausted is None:
+            self._exhausted = self._reactor.callLater(EXHAUSTED, self._try_again)
         self._read_or_not()
 
     def _try_again(self) -> None:
@@ -118,9 +126,10 @@ class Listening(Factory):
         self._read_or_not()
 
     def _read_or_not(self) -> None:
-        if self._port is None or not self._port.connected:
-            return
-        if self._paused or self._exhausted is not None:
-            self._port.stopReading()
-        else:
-            self._port.startReading()
+        for port in self._ports:
+            if not port.connected:
+                continue
+            if self._paused or self._exhausted is not None:
+                port.stopReading()
+            else:
+                port.startReading()

@@ -89,6 +89,7 @@ class Program:
     :param log: The file for its output.
     :param environment: All of its environment.
     :param cwd: The directory it starts in.
+    :ivar passed: Descriptors that it inherits, beside the three that every program has.
     """
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], cwd: Path) -> None:
@@ -96,6 +97,7 @@ class Program:
         self.log = log
         self.environment = dict(environment)
         self.cwd = cwd
+        self.passed: tuple[int, ...] = ()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -116,6 +118,7 @@ class Program:
                 env=self.environment,
                 cwd=self.cwd,
                 start_new_session=True,
+                pass_fds=self.passed,
             )
 
     def wait_ready(self, ready: Callable[[], bool], seconds: float = 30) -> None:

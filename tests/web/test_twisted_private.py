@@ -383,6 +383,15 @@ class TransportTests(SynchronousTestCase):
         for name in ("self.socket = skt", "self.factory.buildProtocol(", "self.connected = True", "self.factory.doStop()", "def doRead("):
             self.assertIn(name, source)
 
+    def test_ports_of_sockets_that_were_passed(self) -> None:
+        """``listen_on`` makes ports as ``adoptStreamPort`` does, and keeps one of Unix from treating the file as its own."""
+        expected = ["reactor", "fd", "addressFamily", "factory"]
+        self.assertEqual(list(inspect.signature(tcp.Port._fromListeningDescriptor).parameters), expected)
+        self.assertEqual(list(inspect.signature(unix.Port._fromListeningDescriptor).parameters), ["reactor", "fd", "factory"])
+        self.assertIn("if self._shouldShutdown:", inspect.getsource(tcp._SocketCloser._closeSocket))
+        for part in (unix.Port.startListening, unix.Port.connectionLost):
+            self.assertIn("if _inFilesystemNamespace(self._bindPath):", inspect.getsource(part))
+
     def test_buffers(self) -> None:
         """``dataBuffer`` and ``_tempDataBuffer``: what has been written and not sent; a file goes after it."""
         descriptor: Any = FileDescriptor(Clock())  # type: ignore[arg-type]  # it is asked for no descriptors here

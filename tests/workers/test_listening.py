@@ -61,7 +61,7 @@ class AcceptTests(SynchronousTestCase):
         self.accepted: list[Any] = []
         self.listening = Listening(self.accepted.append, self.clock)
         self.port = FakePort()
-        self.listening._port = self.port
+        self.listening._ports = [self.port]
         self.listening.pause(paused=False)
 
     def accept(self, *outcomes: object) -> list[object]:
