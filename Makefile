@@ -10,13 +10,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run test benchmark lint typecheck check clean
+.PHONY: help run test benchmark lint typecheck check deb image clean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 	@echo "make lint  runs ruff;  make typecheck  runs mypy --strict;  make check  runs both and the tests"
 	@echo "make benchmark  runs regd beside docker-registry and nginx, about an hour long; BENCHMARK_ARGS=--quick, --help tell more"
+	@echo "make deb  builds the Debian package into dist/ (as root it installs what that needs);  make image  makes a container image of it"
 	@echo "make clean  removes .venv and the tools' caches, and leaves ./var alone"
 
 run: $(VENV)/installed
@@ -38,6 +39,23 @@ typecheck: $(VENV)/installed-dev
 	@$(BIN)/mypy --strict --no-error-summary
 
 check: lint typecheck test
+
+# As root it installs the build dependencies; anybody else is told by dpkg-buildpackage what is missing.
+deb:
+	@if [ "$$(id -u)" = 0 ]; then \
+	    apt-get -qq update >/dev/null && \
+	    DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends dpkg-dev fakeroot g++ >/dev/null && \
+	    DEBIAN_FRONTEND=noninteractive apt-get -qq build-dep --yes --no-install-recommends ./ >/dev/null; \
+	fi
+	dpkg-buildpackage -us -uc -b
+	@mkdir -p dist
+	@version=$$(dpkg-parsechangelog --show-field Version); rm -f dist/regd_*.deb; \
+	mv ../regd_$${version}_*.deb dist/ && rm -f ../regd-dbgsym_$${version}_*.deb ../regd_$${version}_*.buildinfo ../regd_$${version}_*.changes; \
+	echo "built $$(ls dist/regd_*.deb)"
+
+# Of the package in dist/.
+image:
+	docker build --tag regd .
 
 clean:
 	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist _trial_temp*

@@ -1,0 +1,22 @@
+#!/bin/sh
+# As the entrypoint of registry:2, whose arguments it takes. The registry runs
+# as the user regd, not as root: what it may not write yet is made its own, the
+# files of a registry:2 that ran as root, for one. With `docker run --user` it
+# runs as that user, and changes nothing.
+set -e
+
+case "$1" in
+    *.yaml | *.yml) set -- registry serve "$@" ;;
+    serve | garbage-collect | check-config | scrub | help | -*) set -- registry "$@" ;;
+esac
+
+if [ "$1" = registry ] && [ "$2" = serve ] && [ "$(id -u)" = 0 ]; then
+    data=$(regd check-config "$3" | sed -n 's/^storage\.filesystem\.rootdirectory: //p')
+    if [ -n "$data" ] && [ "$data" != / ]; then
+        mkdir -p "$data"
+        # A directory that cannot be changed (read-only, on a server) may be good enough as it is; if not, regd says so.
+        find "$data" ! \( -user regd -group regd \) -exec chown --no-dereference regd:regd {} + 2>/dev/null || true
+    fi
+    exec setpriv --reuid=regd --regid=regd --init-groups --no-new-privs -- "$@"
+fi
+exec "$@"
