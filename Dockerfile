@@ -9,8 +9,8 @@ RUN apt-get update \
     && rm -rf /tmp/regd_*.deb /var/lib/apt/lists/* /var/cache/apt/* /var/log/*.log /var/log/apt/*
 
 COPY etc/image/config.yml /etc/docker/registry/config.yml
-COPY --chmod=755 etc/image/entrypoint.sh /entrypoint.sh
-COPY --chmod=755 etc/image/registry /bin/registry
+COPY etc/image/entrypoint.sh /entrypoint.sh
+COPY etc/image/registry /bin/registry
 # Where version 3 of the image has it, and where the data are: a new volume is its user's.
 RUN mkdir -p /etc/distribution \
     && ln -s /etc/docker/registry/config.yml /etc/distribution/config.yml \

@@ -14,8 +14,10 @@ if [ "$1" = registry ] && [ "$2" = serve ] && [ "$(id -u)" = 0 ]; then
     data=$(regd check-config "$3" | sed -n 's/^storage\.filesystem\.rootdirectory: //p')
     if [ -n "$data" ] && [ "$data" != / ]; then
         mkdir -p "$data"
-        # A directory that cannot be changed (read-only, on a server) may be good enough as it is; if not, regd says so.
-        find "$data" ! \( -user regd -group regd \) -exec chown --no-dereference regd:regd {} + 2>/dev/null || true
+        # Once: the directory itself comes last. One that cannot be changed (read-only, on a server) may do as it is; if not, regd says so.
+        if [ "$(stat --format %U "$data")" != regd ]; then
+            find "$data" -depth ! -user regd -exec chown --no-dereference regd:regd {} + 2>/dev/null || true
+        fi
     fi
     exec setpriv --reuid=regd --regid=regd --init-groups --no-new-privs -- "$@"
 fi
