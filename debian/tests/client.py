@@ -32,14 +32,13 @@ def digest_of(content):
 
 def again(attempt):
     """Try up to six times; the pauses grow, as docker's do."""
-    for number in range(6):
+    for number in range(5):
         try:
             return attempt()
         except (OSError, urllib.error.URLError) as error:
-            if number == 5:
-                raise
             print(f"again, after {error}", file=sys.stderr)
             time.sleep(number + 1)
+    return attempt()
 
 
 def push_blob(url, name, content, seconds=0.0):
@@ -96,4 +95,5 @@ def check(url, name):
 
 
 command, address, repository, *more = sys.argv[1:]
-{"push": push, "pull": pull, "check": check}[command](address, repository, *(kind(text) for kind, text in zip((int, float), more, strict=False)))
+numbers = [kind(text) for kind, text in zip((int, float), more, strict=False)]
+{"push": push, "pull": pull, "check": check}[command](address, repository, *numbers)

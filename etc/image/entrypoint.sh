@@ -11,7 +11,7 @@ case "$1" in
 esac
 
 if [ "$1" = registry ] && [ "$2" = serve ] && [ "$(id -u)" = 0 ]; then
-    data=$(regd check-config "$3" | sed -n 's/^storage\.filesystem\.rootdirectory: //p')
+    data=$(regd check-config "$3" | sed -n 's/^storage\.filesystem\.rootdirectory: "\(.*\)"$/\1/p')
     if [ -n "$data" ] && [ "$data" != / ]; then
         mkdir -p "$data"
         # Once: the directory itself comes last. One that cannot be changed (read-only, on a server) may do as it is; if not, regd says so.

@@ -122,6 +122,14 @@ class Engine:
         """
         return self.run("image", "inspect", "--format", field, image)
 
+    def inspect_container(self, container: str, field: str) -> str:
+        """
+        :param container: The name or id of a container.
+        :param field: As in :meth:`inspect`.
+        :return: The field.
+        """
+        return self.run("container", "inspect", "--format", field, container)
+
 
 def mount_cgroups() -> None:
     """
