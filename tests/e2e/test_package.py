@@ -38,8 +38,8 @@ UNIT = """\
 After=basic.target
 [Service]
 Type=oneshot
-Environment=REGD_DEB=/root/regd.deb HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin
-ExecStart=/bin/sh -c '/root/tests/lifecycle >/root/result 2>&1; echo "status $?" >>/root/result; systemctl --no-block poweroff'
+Environment=REGD_DEB=/srv/regd.deb HOME=/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin
+ExecStart=/bin/sh -c '/srv/tests/lifecycle >/srv/result 2>&1; echo "status $?" >>/srv/result; systemctl --no-block poweroff'
 TimeoutStartSec=500
 """
 
@@ -77,14 +77,14 @@ class PackageTest(unittest.TestCase):
     def test_life_under_systemd(self) -> None:
         root = self.clean.copy(self.directory / "booted")
         self.addCleanup(shutil.rmtree, root.directory)
-        shutil.copy(self.package, root.directory / "root/regd.deb")
-        shutil.copytree(ROOT / "debian/tests", root.directory / "root/tests")
+        shutil.copy(self.package, root.directory / "srv/regd.deb")
+        shutil.copytree(ROOT / "debian/tests", root.directory / "srv/tests")
         units = root.directory / "etc/systemd/system"
         (units / "lifecycle.service").write_text(UNIT, encoding="ascii")
         (units / "multi-user.target.wants").mkdir(exist_ok=True)
         (units / "multi-user.target.wants/lifecycle.service").symlink_to("../lifecycle.service")
         console = root.boot(600)
-        result = root.directory / "root/result"
+        result = root.directory / "srv/result"
         self.assertTrue(result.exists(), f"systemd did not come up:\n{console[-4000:]}")
         said = result.read_text(encoding="utf-8", errors="replace")
         self.assertTrue(said.endswith("lifecycle: all is well\nstatus 0\n"), said)
