@@ -11,9 +11,11 @@ import tempfile
 import tomllib
 from pathlib import Path
 
+import yaml
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from regd import __version__, cli
+from regd.config import load
 
 ROOT = Path(__file__).resolve().parent.parent
 DEBIAN = ROOT / "debian"
@@ -102,6 +104,25 @@ class PackagingTest(SynchronousTestCase):
             self.assertEqual(said, options, name)
             if name:
                 self.assertIn(f"\n    '{name}:", text)
+
+    def test_the_image_starts_without_a_file_and_without_a_warning(self) -> None:
+        loaded = load(str(ROOT / "etc/image/config.yml"), {})
+        self.assertEqual(loaded.warnings, ())
+        self.assertEqual(str(loaded.config.http.addr), ":5000")
+        # docker stop waits for ten seconds.
+        self.assertLess(loaded.config.http.draintimeout, 10)
+
+    def test_the_compose_file_is_one_service(self) -> None:
+        """As ``registry:2`` is run, but for the image, and the port that nginx had."""
+        text = (ROOT / "etc/compose/docker-compose.yml").read_text(encoding="utf-8")
+        service = {
+            "image": "regd",
+            "restart": "always",
+            "volumes": ["/data/registry:/var/lib/registry", "./config/registry/:/etc/registry/"],
+            "command": ["serve", "/etc/registry/config.yml"],
+            "ports": ["80:5000"],
+        }
+        self.assertEqual(yaml.safe_load(text), {"version": "2", "services": {"registry": service}})
 
     def test_manual_page(self) -> None:
         text = (ROOT / "docs/man/regd.8.rst").read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """
-A server that speaks TLS, and wants its clients to: upstream.py DIRECTORY PORT. Its certificate and key are made in DIRECTORY, as cert.pem and
-key.pem, and are those of its clients as well. It answers every GET with "upstream".
+A server that speaks TLS, and wants its clients to: upstream.py DIRECTORY PORT. Its certificate and key are made in DIRECTORY, as cert.pem
+and key.pem, and are those of its clients as well. It answers every GET with "upstream".
 """
 
 import datetime
@@ -20,7 +20,7 @@ class Upstream(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self):  # noqa: N802 - Python's name
+    def do_GET(self):
         """One answer."""
         self.send_response(200)
         self.send_header("Content-Length", "8")
