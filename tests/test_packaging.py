@@ -15,7 +15,7 @@ import yaml
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from regd import __version__, cli
-from regd.config import load
+from regd.config import keys, load
 
 ROOT = Path(__file__).resolve().parent.parent
 DEBIAN = ROOT / "debian"
@@ -130,6 +130,16 @@ class PackagingTest(SynchronousTestCase):
             self.assertIn(f"**regd {name}**" if name else "**regd --version**", text)
             for option in options - {"--help", "--version"}:
                 self.assertIn(f"**{option}**", text)
+
+    def test_manual_page_of_the_configuration(self) -> None:
+        """Each key of the tables is an entry of a list, with its default."""
+        done = subprocess.run([DEBIAN / "manual", ROOT / "docs/man/regd.config.5.rst"], capture_output=True, check=True)
+        page = done.stdout.decode()
+        self.assertNotIn("list-table", page)
+        self.assertNotIn("* - ", page)
+        for key in keys.OBEYED:
+            self.assertIn(f"``{key.path}``", page)
+        self.assertIn("\n``http.draintimeout`` (default: ``0s``)\n   ", page)
 
 
 def complete(words: list[str]) -> set[str]:
