@@ -225,7 +225,13 @@ class RegistryService(MultiService):
         self._status = f"serves {urls} from {_storage_text(config)} {how}"
         self._log.info("regd {version} {status}", version=__version__, status=self._status)
         self._manager.ready(self._status)
-        self._manager.start_watchdog(self._reactor)
+        self._manager.start_watchdog(self._reactor, self._workers_turn)
+
+    def _workers_turn(self) -> bool:
+        silent = [] if self.group is None else self.group.silent()
+        for pid in silent:
+            self._log.error("worker {pid} does not answer: its event loop hangs, and the service manager will restart us", pid=pid)
+        return not silent
 
     def _tell_warnings(self, loaded: Loaded) -> None:
         for warning in loaded.warnings:

@@ -86,9 +86,9 @@ class Manager:
             environ.pop(name, None)
         address = _address(environ.pop("NOTIFY_SOCKET", ""))
         interval, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
-        # Half of it, as sd_watchdog_enabled(3) recommends.
+        # Half of it is what sd_watchdog_enabled(3) recommends. Twice as often, because one turn may pass until a worker is found to hang.
         ours = interval.isdecimal() and int(interval) > 0 and pid in ("", str(os.getpid()))
-        watchdog = int(interval) / 1_000_000 / 2 if ours else None
+        watchdog = int(interval) / 1_000_000 / 4 if ours else None
         return cls(address, watchdog, tuple(zip(descriptors, named, strict=True)) if descriptors else ())
 
     def take_sockets(self) -> Passed:
@@ -134,12 +134,17 @@ class Manager:
         self._stopping = True
         self._say("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}", f"STATUS={_line(status)}")
 
-    def start_watchdog(self, clock: _Clock) -> None:
-        """From now on say regularly that the event loop turns."""
+    def start_watchdog(self, clock: _Clock, well: Callable[[], bool] = lambda: True) -> None:
+        """
+        From now on say regularly that the event loop turns.
+
+        :param well: asked each time whether there is nothing else that hangs; where there is, nothing is said.
+        """
         if self.watchdog is not None and self.address is not None:
-            # What waits in the queue says the same.
-            self._say("WATCHDOG=1", patience=0)
-            clock.callLater(self.watchdog, lambda: self.start_watchdog(clock))
+            if well():
+                # What waits in the queue says the same.
+                self._say("WATCHDOG=1", patience=0)
+            clock.callLater(self.watchdog, lambda: self.start_watchdog(clock, well))
 
     def _say(self, *lines: str, patience: float = _PATIENCE) -> None:
         if self.address is None:

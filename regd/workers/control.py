@@ -16,7 +16,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols.amp import AMP, Boolean, Command, Integer, String, Unicode
 from twisted.python.failure import Failure
 
-__all__ = ["CannotServe", "Configure", "CutOff", "Measure", "ParentControl", "Refuse", "Variables", "WorkerControl"]
+__all__ = ["CannotServe", "Configure", "CutOff", "Measure", "ParentControl", "Ping", "Refuse", "Variables", "WorkerControl"]
 
 #: AMP's values have 65,535 bytes at most; a configuration may be longer.
 _PART = 60_000
@@ -60,6 +60,10 @@ class CutOff(Command):
     To a worker: end, and let no request finish. Not a second SIGTERM, because systemd and a shell may send one to each process, besides the
     parent's.
     """
+
+
+class Ping(Command):
+    """To a worker: nothing is wanted but the answer, which says that its event loop turns."""
 
 
 class WorkerControl(AMP):
@@ -117,6 +121,10 @@ class WorkerControl(AMP):
     async def cut_off(self) -> None:
         """Have the worker end now."""
         await self._ask(CutOff)
+
+    async def ping(self) -> None:
+        """Wait until the worker has time for us."""
+        await self._ask(Ping)
 
     def _ask(self, command: type[Command], **arguments: object) -> Deferred[Any]:
         asked: Deferred[Any] = self.callRemote(command, **arguments)
@@ -188,6 +196,10 @@ class ParentControl(AMP):
     @CutOff.responder
     def _cut_off(self) -> dict[str, object]:
         self._asked.cut_off()
+        return {}
+
+    @Ping.responder
+    def _ping(self) -> dict[str, object]:
         return {}
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name

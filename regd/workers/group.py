@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError  # noqa: A004 - it is not Python's, and the one that is raised
@@ -26,12 +27,16 @@ __all__ = ["Group"]
 #: How long a worker may take to say its numbers, in seconds; one that is starting has none.
 PATIENCE: Final = 2.0
 
+#: How long connections that have been accepted may take to get to a worker when we end, in seconds.
+HANDING: Final = 2.0
+
 
 class _Worker:
     """
     What belongs to one process.
 
     :ivar ready: whether it serves by the newest configuration.
+    :ivar asked: whether an answer of its is awaited that says that it turns.
     :ivar samples: the newest that it has given.
     """
 
@@ -39,6 +44,7 @@ class _Worker:
         self.child = child
         self.giving: GivingEnd | None = None
         self.ready = False
+        self.asked = False
         self.samples = Samples()
 
 
@@ -154,6 +160,20 @@ class Group:
             found.merge(worker.samples)
         return found
 
+    def silent(self) -> list[int]:
+        """
+        Ask all workers that serve for a sign of life.
+
+        :returns: the process ids of those that have not given one since this was last called: their event loops hang.
+        """
+        serving = [worker for worker in self._workers if worker.ready]
+        hanging = [worker for worker in serving if worker.asked]
+        for worker in serving:
+            if not worker.asked:
+                worker.asked = True
+                Deferred.fromCoroutine(self._ping(worker))
+        return [worker.child.pid for worker in hanging]
+
     async def finish(self, timeout: float) -> None:
         """
         Let the workers end, and wait for that.
@@ -161,6 +181,9 @@ class Group:
         :param timeout: how long they may take, in seconds, before they are killed.
         """
         self._stopping = True
+        # Who has been accepted is about to ask for something, and is answered as those are whom a worker has.
+        with suppress(TimeoutError):
+            await self._spread.settle().addTimeout(HANDING, self._reactor)
         self._spread.close()
         self._children.killTime = math.ceil(timeout)
         self._children.stopService()
@@ -194,6 +217,12 @@ class Group:
             await worker.child.control.refuse(self._refusal)
         except Exception:  # noqa: BLE001 - the connection is lost in one of many ways; the end of the process is told elsewhere
             return
+
+    async def _ping(self, worker: _Worker) -> None:
+        # One that has closed its end is about to end, and does not hang.
+        with suppress(Exception):
+            await worker.child.control.ping()
+        worker.asked = False
 
     async def _bring_up(self, worker: _Worker) -> bool:
         """

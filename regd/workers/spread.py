@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from regd.workers.channel import Report
@@ -106,6 +107,7 @@ class Spread:
         self._waiting: deque[Connection] = deque()
         self._turns = itertools.count(1)
         self._closed = False
+        self._settled: Deferred[None] | None = None
 
     @property
     def connections(self) -> int:
@@ -146,6 +148,17 @@ class Spread:
             self._rest(lane)
         self._hand_out()
 
+    def settle(self) -> Deferred[None]:
+        """
+        Nothing more is offered. To be called once.
+
+        :returns: fires when workers have all that was offered, or there are none.
+        """
+        settled: Deferred[None] = Deferred()
+        self._settled = settled
+        self._fire_settled()
+        return settled
+
     def close(self) -> None:
         """Hand nothing out any more."""
         self._closed = True
@@ -168,6 +181,11 @@ class Spread:
         # Those who came first are served first.
         self._waiting.extendleft(reversed(connections))
 
+    def _fire_settled(self) -> None:
+        on_their_way = self._lanes and (self._waiting or any(lane.in_flight for lane in self._lanes))
+        if self._settled is not None and not self._settled.called and not on_their_way:
+            self._settled.callback(None)
+
     def _hand_out(self) -> None:
         while self._waiting and not self._closed:
             free = [lane for lane in self._lanes if lane.has_room]
@@ -187,3 +205,4 @@ class Spread:
         if paused != self._paused:
             self._paused = paused
             self._pause(paused)
+        self._fire_settled()

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 
 from tests.e2e.case import E2ETestCase
 from tests.e2e.daemon import Regd
@@ -91,6 +92,18 @@ class SystemdTest(E2ETestCase):
         self.wait_for("RELOADING=1\nMONOTONIC_USEC=")
         self.wait_for("WATCHDOG=1")
         wait_until(lambda: sum(one.startswith("READY=1") for one in self.heard) == 2, 30, "the end of the change")
+
+        # A worker that hangs is as bad as a parent that hangs.
+        worker = self.server.program.children()[0]
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            wait_until(lambda: f"worker {worker} does not answer" in self.server.program.output(), 30, "a line about the worker")
+            count = self.heard.count("WATCHDOG=1")
+            time.sleep(0.5)
+            self.assertEqual(self.heard.count("WATCHDOG=1"), count)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        wait_until(lambda: self.heard.count("WATCHDOG=1") > count + 1, 30, "a sign of life")
 
         # A client that comes while it restarts waits, and is not refused.
         self.server.stop()

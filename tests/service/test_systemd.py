@@ -107,9 +107,19 @@ class NotifyTests(SynchronousTestCase):
         manager, listener = self.manager(WATCHDOG_USEC="3000000", WATCHDOG_PID=HERE)
         clock = Clock()
         manager.start_watchdog(clock)
-        clock.pump([0.5] * 7)
-        # At once, and each one and a half seconds.
+        clock.pump([0.25] * 7)
+        # At once, and each three quarters of a second.
         self.assertEqual(listener.heard(), [["WATCHDOG=1"]] * 3)
+
+    def test_watchdog_of_what_is_not_well(self) -> None:
+        manager, listener = self.manager(WATCHDOG_USEC="4000000", WATCHDOG_PID=HERE)
+        clock = Clock()
+        answers = [True, False, False, True]
+        manager.start_watchdog(clock, lambda: answers.pop(0))
+        clock.pump([1, 1])
+        self.assertEqual(listener.heard(), [["WATCHDOG=1"]])
+        clock.advance(1)
+        self.assertEqual(listener.heard(), [["WATCHDOG=1"]])
 
     def test_no_watchdog(self) -> None:
         for environ in ({}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "often"}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}):

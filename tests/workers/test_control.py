@@ -136,6 +136,12 @@ class ControlTests(SynchronousTestCase):
         self.successResultOf(done)
         self.assertEqual(self.worker.cut, 1)
 
+    def test_a_sign_of_life(self) -> None:
+        done = Deferred.fromCoroutine(self.parents_end.ping())
+        self.assertNoResult(done)
+        self.carry()
+        self.successResultOf(done)
+
     def test_the_end(self) -> None:
         reason = Failure(ConnectionDone())
         done = Deferred.fromCoroutine(self.parents_end.variables())

@@ -233,6 +233,40 @@ class SpreadTests(SpreadCase):
             self.assertRaises(ValueError, self.spread.reported, worker.lane, report)
         self.assertEqual((worker.lane.load, [connection.closed for connection in self.made]), (2, [0, 0]))
 
+    def test_settling(self) -> None:
+        """Who has been accepted gets to a worker, although that takes turns."""
+        (worker,) = self.workers(1, room=2)
+        self.offer(3)
+        settled = self.spread.settle()
+        self.assertNoResult(settled)
+        self.take(worker)
+        self.assertNoResult(settled)
+        self.take(worker)
+        self.successResultOf(settled)
+        self.assertEqual(len(worker.open), 3)
+        self.spread.close()
+
+    def test_settling_when_a_worker_dies(self) -> None:
+        one, other = self.workers(2)
+        self.offer(2)
+        self.take(one)
+        settled = self.spread.settle()
+        self.spread.remove(other.lane)
+        self.assertNoResult(settled)
+        self.take(one)
+        self.successResultOf(settled)
+        self.assertEqual(len(one.open), 2)
+
+    def test_settling_with_nobody_to_settle(self) -> None:
+        self.successResultOf(self.spread.settle())
+        self.setUp()
+        (worker,) = self.workers(1)
+        self.offer()
+        settled = self.spread.settle()
+        # Nobody is left who could take it.
+        self.spread.remove(worker.lane)
+        self.successResultOf(settled)
+
     def test_the_end(self) -> None:
         (worker,) = self.workers(1, room=1)
         self.offer(2)
