@@ -365,6 +365,7 @@ class RegistryService(MultiService):
         found = Samples()
         self.serving.collect(found)
         found.add("regd_workers", 1 if self.group is None else self.group.count)
+        found.add("regd_workers_lost_total", 0 if self.group is None else self.group.lost)
         if self.group is not None:
             found.merge(await self.group.samples())
         await self.upkeep.collect(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,14 +13,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from regd.config import Config
+from regd.config import Config, FilesystemStorage
 from regd.storage.driver import Full, StorageError
+from regd.telemetry.catalogue import SECONDS
 from regd.telemetry.lag import LoopLag
 from regd.telemetry.requests import HANDLERS, OTHER, RequestMeter, handler_of
-from regd.telemetry.samples import Samples
+from regd.telemetry.samples import Distribution, Samples
 from regd.web.request import StreamingRequest, StreamingSite
 
 __all__ = ["ChoreState", "Meter", "collect_cache", "collect_chore", "collect_process"]
+
+#: What is timed of the storage, see :class:`regd.storage.filesystem.FilesystemDriver`.
+_ACTIONS: Final = ("PutContent", "Move", "Delete", "Flush")
 
 #: What brings the bytes of uploads.
 _UPLOADS: Final = frozenset({"start_upload", "append_upload", "finish_upload"})
@@ -54,10 +59,12 @@ class Meter:
         self._requests = RequestMeter()
         self._lag = LoopLag(reactor)
         self._storage_errors = {"full": 0, "other": 0}
+        self._storage_actions = {action: Distribution([0] * (len(SECONDS) + 1), 0.0) for action in _ACTIONS}
         #: What caches have counted that are no more.
         self._past = Samples()
         self._started = False
         self._enabled = config.http.debug.prometheus.enabled
+        self._timed = isinstance(config.storage.driver, FilesystemStorage)
 
     def start(self) -> None:
         """Begin; the event loop runs, or is about to."""
@@ -83,6 +90,12 @@ class Meter:
         if self._enabled:
             seconds = time.perf_counter() - request.began
             self._requests.count(request.route, request.method, request.code, seconds, request.received, request.sentLength)
+
+    def storage_timed(self, action: str, seconds: float) -> None:
+        """A change of the storage has ended."""
+        found = self._storage_actions[action]
+        found.counts[bisect_left(SECONDS, seconds)] += 1
+        found.total += seconds
 
     def storage_failed(self, error: StorageError) -> None:
         """A request has met a failure of the storage."""
@@ -111,6 +124,9 @@ class Meter:
                     uploads += request.route in _UPLOADS and not request.bodiless and not request.ended
         samples.add("regd_http_connections", len(site.open))
         samples.add("regd_uploads_in_progress", uploads)
+        if self._timed:
+            for action, distribution in self._storage_actions.items():
+                samples.distribute("registry_storage_action_seconds", distribution, "filesystem", action)
         for kind, count in self._storage_errors.items():
             samples.add("regd_storage_errors_total", count, kind)
         collect_process(samples)

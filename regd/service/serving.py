@@ -93,7 +93,7 @@ class Serving:
         self._access_log = AccessLog(access_stream)
         self._meter = Meter(config, reactor)
         self._damage = Damage()
-        self.driver = make_driver(config, reactor)
+        self.driver = self._make_driver(config)
         #: Those of earlier configurations that still have something to do.
         self._retired: dict[Dispatcher, _Retired] = {}
         self.config = config
@@ -152,7 +152,7 @@ class Serving:
         remotes = self._make_remotes(config)
         if config.storage.maintenance.readonly != self.config.storage.maintenance.readonly and driver.shared:
             # Whether the directory is asked to be writable is decided when a driver starts; so this is another one, on the same files.
-            driver = make_driver(config, self._reactor)
+            driver = self._make_driver(config)
             driver.start()
         self._retire(self._dispatcher, _Retired(None if driver is self.driver else self.driver, self._cache))
         self.config, self.driver, self._dispatcher = config, driver, Dispatcher(config.http.headers, self._meter.storage_failed)
@@ -254,6 +254,12 @@ class Serving:
             self.notifying.configure(config)
         elif config.notifications.active and not isinstance(config.storage.driver, NoStorage):
             self.notifying = Notifying(config, self.driver, self._reactor)
+
+    def _make_driver(self, config: Config) -> Driver:
+        driver = make_driver(config, self._reactor)
+        if isinstance(driver, FilesystemDriver):
+            driver.timed = self._meter.storage_timed
+        return driver
 
     def _make_proxy(self, config: Config) -> ReverseProxy | None:
         if not config.reverseproxy.routes:

@@ -14,7 +14,8 @@ side. A slow client stays on the first road.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -83,14 +84,24 @@ class QueuedAppender:
 
     :param threads: where what has gathered is stored.
     :param streams: where sources are read, or ``None`` to leave that to the event loop.
+    :param flushed: told how long each flush took, in seconds.
     """
 
-    def __init__(self, sink: Sink, size: int, state: HashState | None, threads: Threads, streams: Streams | None = None) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        size: int,
+        state: HashState | None,
+        threads: Threads,
+        streams: Streams | None = None,
+        flushed: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
         self.size = size
         self.hash = state
         self._sink = sink
         self._threads = threads
         self._streams = streams
+        self._flushed = flushed
         self._lock = threading.Lock()
         self._queue: list[bytes] = []
         self._waiting = 0
@@ -150,6 +161,7 @@ class QueuedAppender:
 
     async def flush(self) -> int:
         """See :class:`~regd.storage.driver.Appender`."""
+        began = time.perf_counter()
         with self._lock:
             self._last = True
             start, self._working = not self._working, True
@@ -160,6 +172,7 @@ class QueuedAppender:
             # A thread that lets another upload have its turn leaves its work to the next.
             waited = self._worker
             await waited
+        self._flushed(time.perf_counter() - began)
         if self._failure is not None:
             self.size = self._sink.tell()
             raise self._failure

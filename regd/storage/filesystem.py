@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, ParamSpec
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from regd.storage import files, locks, sweeping, watch
@@ -66,6 +65,7 @@ class FilesystemDriver:
     :param streams: where threads read what fast clients upload; ``None`` leaves the reading to the event loop.
     :param writable: whether the registry takes changes; without, the directory is not asked to.
     :param watched: whether the kernel is asked to note what changes in large directories, which pays where they are listed again and again.
+    :ivar timed: told how long each change took that a request may wait for, in seconds, by what ``registry:2`` calls it, and ``Flush``.
     """
 
     name = "filesystem"
@@ -94,6 +94,7 @@ class FilesystemDriver:
         # The event loop's own: whether something has changed since it was last asked, and when that will be.
         self._changed = False
         self._letting_go: Call | None = None
+        self.timed: Callable[[str, float], None] = lambda action, seconds: None
 
     def start(self) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -217,25 +218,25 @@ class FilesystemDriver:
     async def write(self, *files: File | list[File], durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
         stages = [[(self._full(path), content) for path, content in (one if isinstance(one, list) else (one,))] for one in files]
-        await self._change(self._writer.write, stages, durable)
+        await self._change("PutContent", self._writer.write, stages, durable)
 
     async def create(self, *files: File) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
-        await self._change(self._writer.create, [(self._full(path), content) for path, content in files])
+        await self._change("PutContent", self._writer.create, [(self._full(path), content) for path, content in files])
 
     async def adopt(self, source: Path, path: Path, link: File, *, beside: Sequence[Path] = (), flushed: bool = False) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
         others = [self._full(other) for other in beside]
         last = (self._full(link[0]), link[1])
-        await self._change(self._writer.adopt, self._full(source), self._full(path), others, last, flushed)
+        await self._change("Move", self._writer.adopt, self._full(source), self._full(path), others, last, flushed)
 
     async def move(self, source: Path, path: Path) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
-        await self._change(self._writer.move, self._full(source), self._full(path))
+        await self._change("Move", self._writer.move, self._full(source), self._full(path))
 
     async def secure(self, path: Path) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
-        await self._change(self._writer.secure, self._full(path))
+        await self._change("Flush", self._writer.secure, self._full(path))
 
     async def append(self, path: Path, state: HashState | None = None) -> QueuedAppender:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -256,11 +257,13 @@ class FilesystemDriver:
         except BaseException:
             os.close(fd)
             raise
-        return QueuedAppender(FileSink(full, fd), held.st_size, state, self._threads, self._streams)
+        return QueuedAppender(
+            FileSink(full, fd), held.st_size, state, self._threads, self._streams, lambda seconds: self.timed("Flush", seconds)
+        )
 
     async def delete(self, path: Path, *, durable: bool = True) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
-        await self._changes.run(files.delete, self._full(path), self._sign, durable)
+        await self._time("Delete", files.delete, self._full(path), self._sign, durable)
 
     async def renew(self, path: Path) -> None:
         """See :class:`~regd.storage.driver.Driver`."""
@@ -298,11 +301,19 @@ class FilesystemDriver:
         """See :class:`~regd.storage.driver.Driver`."""
         return await self._changes.run(sweeping.prune, self._full(path))
 
-    def _change(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Deferred[None]:
+    async def _change(self, action: str, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         self._changed = True
         if self._letting_go is None:
             self._letting_go = self._threads.later(HELD_FOR, self._let_go)
-        return self._changes.run(function, *args, **kwargs)
+        await self._time(action, function, *args, **kwargs)
+
+    async def _time(self, action: str, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Make a change, and tell how long it took, also when it fails."""
+        began = time.perf_counter()
+        try:
+            await self._changes.run(function, *args, **kwargs)
+        finally:
+            self.timed(action, time.perf_counter() - began)
 
     def _full(self, path: Path) -> str:
         return f"{self.root}/{path}"

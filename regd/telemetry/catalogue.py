@@ -68,7 +68,14 @@ _ALL: Final = (
     Metric("regd_http_connections", "gauge", "Connections of clients that are open."),
     Metric("regd_uploads_in_progress", "gauge", "Requests that are bringing the bytes of an upload."),
     Metric("regd_trace_spans_total", "counter", "Spans that have ended, by what became of them.", ("outcome",)),
-    # The storage.
+    # The storage; the name and the labels of registry:2 first.
+    Metric(
+        "registry_storage_action_seconds",
+        "histogram",
+        "How long changes took that a request may wait for.",
+        ("driver", "action"),
+        SECONDS,
+    ),
     Metric("regd_storage_errors_total", "counter", "Requests that failed because of the storage.", ("kind",)),
     Metric("regd_storage_damaged_files_total", "counter", "Files that were found damaged."),
     Metric("regd_gate_refused_total", "counter", "Changes that were refused because the gate was closed for too long."),
@@ -116,6 +123,7 @@ _ALL: Final = (
     Metric("regd_health_checks_failing", "gauge", "Health checks that fail, and for which clients are refused."),
     Metric("regd_event_loop_lag_seconds", "histogram", "How late the event loop came to a timer that fires once a second.", (), _LAGS),
     Metric("regd_workers", "gauge", "Processes that serve."),
+    Metric("regd_workers_lost_total", "counter", "Workers that have ended while they were wanted, and were replaced."),
     Metric("regd_build_info", "gauge", "Always 1; its label says which version runs.", ("version",)),
     Metric("process_cpu_seconds_total", "counter", "Processor time of all processes, those that have ended included.", told_by_parent=True),
     Metric("process_resident_memory_bytes", "gauge", "Resident memory of all processes; what they share counts for each."),

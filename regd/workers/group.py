@@ -60,6 +60,7 @@ class Group:
     :param path: the file of the configuration.
     :param source: what the parent has read from it.
     :ivar ready: fires when all workers serve for the first time.
+    :ivar lost: how many workers have ended while they were wanted, each replaced by another.
     """
 
     _log = Logger()
@@ -88,6 +89,7 @@ class Group:
         self._past = Samples()
         self._stopping = False
         self._refusal = ""
+        self.lost = 0
         self._all_ended: Deferred[None] = Deferred()
         self.ready: Deferred[None] = Deferred()
         # -P: what lies in the directory that the daemon was started in is no module of its.
@@ -269,6 +271,7 @@ class Group:
         self._workers.remove(worker)
         self._past.merge(worker.samples.lasting())
         if not self._stopping:
+            self.lost += 1
             say = self._log.error if how else self._log.info
             say("worker {pid} {how}; another one takes its place", pid=child.pid, how=how or "has ended")
         elif how and how != ASKED_TO_END:

@@ -79,6 +79,7 @@ class SpreadTest(GroupTestCase):
                 if name.partition("{")[0].endswith(("_total", "_bucket", "_sum", "_count")):
                     self.assertGreaterEqual(seen[-1].get(name, 0), value, name)
             time.sleep(0.1)
+        self.assertEqual((counted["regd_workers_lost_total"], seen[-1]["regd_workers_lost_total"]), (0, 1))
         self.assertEqual(json.loads(operator.get("/readyz").body), {})
 
     def test_variables(self) -> None:

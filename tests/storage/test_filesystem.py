@@ -192,6 +192,31 @@ class BytesOnDiskTest(FilesystemCase):
             await self.driver.append(FILE)
 
 
+class TimedTest(FilesystemCase):
+    """Changes are timed, also those that fail; looks and reads are not."""
+
+    async def test_actions(self) -> None:
+        told: list[tuple[str, float]] = []
+        self.driver.timed = lambda action, seconds: told.append((action, seconds))
+        upload = Path("u/1/data")
+        await self.driver.create((upload, b""))
+        appender = await self.driver.append(upload)
+        appender.write(b"x")
+        await appender.flush()
+        appender.close()
+        await self.driver.adopt(upload, FILE, LINK)
+        await self.driver.write((OTHER, b""))
+        await self.driver.read(OTHER, 10)
+        await self.driver.secure(OTHER)
+        await self.driver.delete(OTHER)
+        with contextlib.suppress(Missing):
+            await self.driver.delete(OTHER)
+        self.assertEqual(
+            [action for action, _ in told], ["PutContent", "Flush", "Move", "PutContent", "Flush", "Delete", "Delete"]
+        )
+        self.assertTrue(all(0 < seconds < 10 for _, seconds in told), told)
+
+
 class OtherProcessTest(FilesystemCase):
     def hold(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""``docs/metrics.rst``, the dashboard and the catalogue say the same."""
+"""``docs/metrics.rst``, the dashboard, the alerts and the catalogue say the same."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
 from regd.telemetry.catalogue import CATALOGUE
 from regd.telemetry.requests import HANDLERS, OTHER
+from tests.telemetry.promql import Query, metric_of, parse
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "docs" / "metrics.rst"
 DASHBOARD = ROOT / "etc" / "regd" / "grafana.json"
+ALERTS = ROOT / "etc" / "regd" / "alerts.yml"
+OPERATIONS = ROOT / "docs" / "operations.rst"
 
 ROW = re.compile(r"(?m)^   \* - ``([a-z_]+)``\n     - (\w+)\n     - (.*)\n     - (.*)$")
-#: What a histogram is asked for by.
-PARTS = ("_bucket", "_sum", "_count")
+#: The labels that Prometheus adds.
+SCRAPED = frozenset({"instance", "job"})
 
 
 def expressions(value: Any) -> Iterator[str]:
@@ -35,12 +39,22 @@ def expressions(value: Any) -> Iterator[str]:
             yield from expressions(below)
 
 
-def metrics_of(expression: str) -> set[tuple[str, frozenset[str]]]:
-    """The metrics that a query names, each with the labels that it is selected by."""
-    found = set()
-    for name, selector in re.findall(r"\b((?:registry|regd|process)_[a-z_]+)(\{[^}]*\})?", re.sub(r'"[^"]*"', '""', expression)):
-        found.add((name, frozenset(re.findall(r"([a-z_]+)\s*(?:=~|!~|!=|=)", selector))))
-    return found
+def check(case: SynchronousTestCase, text: str) -> Query:
+    """See that a query asks for what there is, by labels that there are."""
+    query = parse(text)
+    case.assertTrue(query.metrics, text)
+    labels: set[str] = set()
+    for name, selected in query.metrics:
+        if name == "up":
+            # Prometheus makes it itself, for each target.
+            case.assertLessEqual(selected, SCRAPED, text)
+            continue
+        metric = metric_of(name)
+        assert metric is not None, f"{name} is no metric: {text}"
+        case.assertLessEqual(selected, {*metric.labels, *SCRAPED}, text)
+        labels |= {*metric.labels, *({"le"} if name.endswith("_bucket") else set())}
+    case.assertLessEqual(query.groupings, labels | SCRAPED, text)
+    return query
 
 
 class DocumentationTests(SynchronousTestCase):
@@ -74,19 +88,8 @@ class DashboardTests(SynchronousTestCase):
     def test_it_uses_what_there_is(self) -> None:
         self.assertTrue(self.expressions)
         for expression in self.expressions:
-            used = metrics_of(expression)
-            self.assertTrue(used, expression)
-            for name, labels in used:
-                base = next((name.removesuffix(part) for part in PARTS if name.removesuffix(part) in CATALOGUE), name)
-                self.assertIn(base, CATALOGUE, expression)
-                self.assertEqual(base != name, CATALOGUE[base].kind == "histogram", expression)
-                self.assertLessEqual(labels, {*CATALOGUE[base].labels, "instance", "job", "le"}, expression)
-
-    def test_what_it_sums_by(self) -> None:
-        for expression in self.expressions:
-            labels = set().union(*(set(CATALOGUE[name].labels) for name in CATALOGUE if name in expression))
-            for by in re.findall(r"by \(([^)]*)\)", expression):
-                self.assertLessEqual({label.strip() for label in by.split(",")}, {*labels, "le", "instance"}, expression)
+            # What fills the list of instances is a function of Grafana's.
+            check(self, re.sub(r"^label_values\((\w+), instance\)$", r"\1", expression))
 
     def test_panels(self) -> None:
         panels = self.dashboard["panels"]
@@ -94,3 +97,64 @@ class DashboardTests(SynchronousTestCase):
         for panel in panels:
             self.assertTrue(panel["title"])
             self.assertTrue(panel["type"] == "row" or panel["targets"], panel["title"])
+
+
+class AlertTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.document: Any = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))
+        self.rules: list[dict[str, Any]] = [rule for group in self.document["groups"] for rule in group["rules"]]
+
+    def test_shape(self) -> None:
+        """That of https://prometheus.io/docs/prometheus/latest/configuration/alerting_rules/."""
+        self.assertEqual(set(self.document), {"groups"})
+        for group in self.document["groups"]:
+            self.assertEqual(set(group), {"name", "rules"})
+        for rule in self.rules:
+            self.assertLessEqual({"alert", "expr", "labels", "annotations"}, set(rule))
+            self.assertLessEqual(set(rule), {"alert", "expr", "for", "labels", "annotations"})
+            self.assertRegex(rule["alert"], "^Regd([A-Z][a-z]+)+$")
+            self.assertRegex(rule.get("for", "0m"), "^[0-9]+[smhd]$")
+            self.assertIn(rule["labels"]["severity"], {"critical", "warning"})
+            self.assertEqual(set(rule["labels"]), {"severity"})
+            self.assertEqual(set(rule["annotations"]), {"summary", "description"})
+            self.assertTrue(all(rule["annotations"].values()), rule)
+        names = [rule["alert"] for rule in self.rules]
+        self.assertEqual((len(names), len(set(names))), (10, 10))
+
+    def test_they_use_what_there_is(self) -> None:
+        for rule in self.rules:
+            query = check(self, rule["expr"])
+            # What a text tells of has to be left after summing up.
+            left = set(query.groupings) or set(SCRAPED).union(*(metric_of(name).labels for name, _ in query.metrics if metric_of(name)))  # type: ignore[union-attr]  # looked at
+            self.assertLessEqual(set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"]))), left, rule["alert"])
+
+    def test_each_compares(self) -> None:
+        """An expression that is always there would be an alert that never ends."""
+        for rule in self.rules:
+            self.assertRegex(rule["expr"], r"(>|<|==) [0-9.]+", rule["alert"])
+
+    def test_each_is_explained(self) -> None:
+        text = OPERATIONS.read_text(encoding="utf-8")
+        section = text[text.index("\nMonitoring\n") :]
+        explained = re.findall(r"(?m)^``(Regd\w+)``$", section)
+        self.assertEqual(explained, [rule["alert"] for rule in self.rules])
+
+
+class QueryTests(SynchronousTestCase):
+    """What these tests read queries by."""
+
+    def test_a_query(self) -> None:
+        found = parse('max by (le, a) (rate(x_bucket{b="{c}", d=~"e"}[5m])) / on (f) g > 1')
+        self.assertEqual(found.metrics, {("x_bucket", frozenset({"b", "d"})), ("g", frozenset())})
+        self.assertEqual(found.groupings, {"le", "a", "f"})
+
+    def test_what_is_none(self) -> None:
+        for text in ("sum(x", "x}", "x)", "sum x", "rates(x[5m])", "rate(x[5])", "rate", "x & y", 'x{a="b}'):
+            self.assertRaises(ValueError, parse, text)
+
+    def test_metrics_by_their_parts(self) -> None:
+        self.assertIsNone(metric_of("registry_http_request_duration_seconds"))
+        self.assertIsNone(metric_of("regd_workers_count"))
+        self.assertIsNone(metric_of("regd_nothing"))
+        self.assertIsNotNone(metric_of("registry_http_request_duration_seconds_sum"))
+        self.assertIsNotNone(metric_of("regd_workers"))
