@@ -80,7 +80,7 @@ class FilesTests(TestCase):
         self.driver.start()
         self.addCleanup(self.driver.stop)
         self.later = 10.0
-        self.patch(filesystem, "time", SimpleNamespace(time=lambda: time.time() + self.later))
+        self.patch(filesystem, "time", SimpleNamespace(time=lambda: time.time() + self.later, perf_counter=time.perf_counter))
         self.reads: list[Path] = []
         read = self.driver.read
 
