@@ -61,6 +61,11 @@ class RepositoryName(str):
             )
         return cls(text)
 
+    @staticmethod
+    def fits(text: str) -> bool:
+        """Whether ``text`` is a repository name."""
+        return len(text) <= NAME_LIMIT and _NAME.fullmatch(text) is not None
+
 
 class Tag(str):
     """A tag such as ``v1.0``: at most 128 characters."""

@@ -59,6 +59,7 @@ class RepositoryNameTest(SynchronousTestCase):
         except NameInvalid:
             accepted = False
         self.assertEqual(accepted, len(text) <= 255 and SPECIFIED_NAME.match(text) is not None)
+        self.assertEqual(RepositoryName.fits(text), accepted)
 
     @given(st.from_regex(SPECIFIED_NAME, fullmatch=True))
     def test_what_the_specification_allows_is_taken(self, text: str) -> None:

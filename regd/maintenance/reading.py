@@ -13,7 +13,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Final
 
-from regd.errors import ManifestInvalid, NameInvalid
+from regd.errors import ManifestInvalid
 from regd.maintenance.graph import Node, digest_of, raw, raw_name
 from regd.maintenance.steps import Skipped, Steps
 from regd.maintenance.survey import is_below
@@ -93,9 +93,7 @@ class Reader:
         :raises StorageError: when a directory cannot be listed: it might hold anything.
         """
         found = Found(RepositoryName(name))
-        try:
-            RepositoryName.parse(name)
-        except NameInvalid:
+        if not RepositoryName.fits(name):
             await self.broken(found, layout.repository(name), "not a repository's name")
         if "_manifests" in entries:
             await self._tags(found)

@@ -141,12 +141,4 @@ def _opened(prefix: str, component: str) -> list[str]:
     passes the grammar becomes a path.
     """
     ends = range(1, min(len(component), NAME_LIMIT) + 1)
-    return [component[:end] + "/" for end in ends if _is_name(prefix + component[:end])]
-
-
-def _is_name(text: str) -> bool:
-    try:
-        RepositoryName.parse(text)
-    except NameInvalid:
-        return False
-    return True
+    return [component[:end] + "/" for end in ends if RepositoryName.fits(prefix + component[:end])]

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from regd.config import CacheUpstream
-from regd.errors import NameInvalid, NameUnknown, Unsupported
+from regd.errors import NameUnknown, Unsupported
 from regd.names import RepositoryName
 
 __all__ = ["Found", "Upstreams"]
@@ -105,7 +105,8 @@ class Upstreams:
             return name
         for host in meant:
             # Also where only a part of that registry is cached: docker.io/library, say.
-            found = self.find(f"{host}/{name}") if _is_name(host) else None
+            # A host with a port is the beginning of no name.
+            found = self.find(f"{host}/{name}") if RepositoryName.fits(host) else None
             if found is not None:
                 here = self.find(name)
                 if here is not None and (here.upstream is found.upstream or name.startswith(f"{host}/")):
@@ -131,15 +132,6 @@ class Upstreams:
             f"{what} is a cache of {upstream.remote}, so nothing is pushed to it or deleted from it: push to {remote_name} there{here}",
             headers=_READ_METHODS,
         )
-
-
-def _is_name(text: str) -> bool:
-    """Whether a name may begin with it; a host with a port is none."""
-    try:
-        RepositoryName.parse(text)
-    except NameInvalid:
-        return False
-    return True
 
 
 def _remote_name(upstream: CacheUpstream, name: str) -> str:
