@@ -14,8 +14,8 @@ from regd.config.document import Scalar
 from regd.config.error import shown
 from regd.config.proxying import Upstream, UpstreamTLS
 from regd.config.sections import file_path, host_name, section, timeouts_section, tls_section
-from regd.config.sizes import SizeError, parse_size
-from regd.config.values import Parser, Place, checked, duration, from_text, list_of, text
+from regd.config.sizes import LARGEST
+from regd.config.values import Parser, Place, checked, duration, from_text, list_of, size_within, text
 from regd.errors import NameInvalid
 from regd.names import RepositoryName
 
@@ -33,20 +33,8 @@ def remote_url(found: str) -> Upstream | None:
 
 def maxsize() -> Parser[int | None]:
     """``proxy.cache.maxsize``: ``none``, or a size of at least a byte."""
-    allowed = "none, or a size above 0, such as 50GiB"
-
-    def read(found: str) -> int | None:
-        if found == "none":
-            return None
-        try:
-            size = parse_size(found)
-        except SizeError:
-            size = 0
-        if not size:
-            raise ValueError(allowed)
-        return size
-
-    return from_text(read, lambda size: "none" if size is None else str(size))
+    some = size_within(1, LARGEST, "none, or a size above 0, such as 50GiB")
+    return from_text(lambda found: None if found == "none" else some(found), lambda size: "none" if size is None else str(size))
 
 
 def maxage() -> Parser[float | None]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["SizeError", "format_size", "parse_size"]
+__all__ = ["LARGEST", "SizeError", "format_size", "parse_size"]
 
 #: ``k``, ``M``, ``G`` and ``T`` as dd(1) and rsync(1) read them: alone and with ``iB`` they go by 1024, with ``B`` by 1000.
 _PREFIXES: Final = "kMGT"
 _SIZE: Final = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,18}))? ?(?:([kKMGT])(iB|B)?|B)?")
 
-#: File offsets are signed numbers of 64 bits.
-_LIMIT: Final = 2**63 - 1
+#: The largest, in bytes: file offsets are signed numbers of 64 bits.
+LARGEST: Final = 2**63 - 1
 
 _ALLOWED: Final = "a number of bytes, such as 500000, 64k, 50MiB or 1.5GB"
 
@@ -36,7 +36,7 @@ def parse_size(text: str) -> int:
     size = int(whole) * unit
     if part:
         size += int(part) * unit // int("1" + "0" * len(part))
-    if size > _LIMIT:
+    if size > LARGEST:
         raise SizeError(_ALLOWED)
     return size
 

@@ -31,6 +31,7 @@ __all__ = [
     "read_part",
     "record",
     "size",
+    "size_within",
     "text",
 ]
 
@@ -201,12 +202,11 @@ def duration(*, minimum: int = 0, bare: bool = True) -> Parser[float]:
     return Parser(read, lambda seconds: format_duration(round(seconds * 1_000_000_000)), (Inner(""),))
 
 
-def size(minimum: int, maximum: int, example: str) -> Parser[int]:
-    """A number of bytes, perhaps with a unit, as :func:`~regd.config.sizes.parse_size` reads it.
+def size_within(minimum: int, maximum: int, allowed: str) -> Callable[[str], int]:
+    """Reads a number of bytes, perhaps with a unit, as :func:`~regd.config.sizes.parse_size` does.
 
-    :param example: for messages.
+    :param allowed: what the :class:`ValueError` says for any other.
     """
-    allowed = f"a size, such as {example}, of {minimum} to {maximum} bytes"
 
     def read(found: str) -> int:
         try:
@@ -217,7 +217,15 @@ def size(minimum: int, maximum: int, example: str) -> Parser[int]:
             raise ValueError(allowed)
         return value
 
-    return from_text(read, str)
+    return read
+
+
+def size(minimum: int, maximum: int, example: str) -> Parser[int]:
+    """A size within bounds.
+
+    :param example: for messages.
+    """
+    return from_text(size_within(minimum, maximum, f"a size, such as {example}, of {minimum} to {maximum} bytes"), str)
 
 
 def choice(*words: T, fold: bool = False, empty: T | None = None) -> Parser[T]:
