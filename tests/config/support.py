@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -68,3 +69,15 @@ class ConfigCase(SynchronousTestCase):
         self.assertTrue(line.startswith(start), line)
         self.assertIn("allowed: ", line)
         return line
+
+    def check_written_again(self, parse: Callable[[str], object], text: str) -> None:
+        """
+        :param parse: What it makes of ``text``, when written as text, has to be read as the same again.
+        :param text: May be anything: then the :class:`ValueError` has to say something.
+        """
+        try:
+            found = parse(text)
+        except ValueError as error:
+            self.assertTrue(str(error))
+            return
+        self.assertEqual(parse(str(found)), found)

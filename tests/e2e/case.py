@@ -4,7 +4,7 @@ import subprocess
 import tempfile
 import unittest
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from tests.e2e.daemon import Server, clean_environment, server
 from tests.e2e.process import SEARCH_PATH, need
@@ -57,6 +57,14 @@ class Tool:
         return done.stdout
 
 
+class _Startable(Protocol):
+    def start(self) -> None:
+        """Come back when it can be used."""
+
+    def stop(self) -> object:
+        """Safe to call at any time."""
+
+
 class E2ETestCase(unittest.TestCase):
     """A test case with a directory of its own, removed at the end."""
 
@@ -71,6 +79,14 @@ class E2ETestCase(unittest.TestCase):
         cls.addClassCleanup(directory.cleanup)
         cls.directory = Path(directory.name)
 
+    @classmethod
+    def run_for_all(cls, daemon: _Startable) -> None:
+        """
+        :param daemon: Is started, and stopped when all tests of the class are through, or it could not be started.
+        """
+        cls.addClassCleanup(daemon.stop)
+        daemon.start()
+
 
 class ServerTestCase(E2ETestCase):
     """A test case with one server that all its tests talk to."""
@@ -81,5 +97,4 @@ class ServerTestCase(E2ETestCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.server = server(cls.directory / "server")
-        cls.addClassCleanup(cls.server.stop)
-        cls.server.start()
+        cls.run_for_all(cls.server)

@@ -16,8 +16,7 @@ class BehindNginxTest(ServerTestCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.nginx = Nginx(cls.directory / "nginx", cls.server.port)
-        cls.addClassCleanup(cls.nginx.stop)
-        cls.nginx.start()
+        cls.run_for_all(cls.nginx)
 
     def test_locations_lead_through_nginx(self) -> None:
         base = f"http://127.0.0.1:{self.nginx.port}/v2/a/b/blobs/uploads/"

@@ -34,8 +34,7 @@ class CacheTest(E2ETestCase):
             f"    - {{prefix: hub.test/deep, remoteurl: '{cls.deep.url}'}}\n",
             workers=2,
         )
-        cls.addClassCleanup(cls.cache.stop)
-        cls.cache.start()
+        cls.run_for_all(cls.cache)
 
     def setUp(self) -> None:
         self.hub.reset()

@@ -50,8 +50,7 @@ class CacheClientsTest(E2ETestCase):
         super().setUpClass()
         need("docker", "dockerd", "docker-registry", "skopeo")
         cls.engine = Engine(cls.directory / "engine")
-        cls.addClassCleanup(cls.engine.stop)
-        cls.engine.start()
+        cls.run_for_all(cls.engine)
         cls.skopeo = Tool(cls.directory, "skopeo", "--insecure-policy")
         data = cls.fill(Peer(cls.directory / "open"))
         tokens = TokenServer(cls.directory / "tokens")
@@ -65,8 +64,7 @@ class CacheClientsTest(E2ETestCase):
             peer.start()
             section += f"    - {{prefix: {prefix}, remoteurl: 'http://127.0.0.1:{peer.port}', {CREDENTIALS}}}\n"
         cls.cache = Cache(cls.directory / "regd", section, workers=2)
-        cls.addClassCleanup(cls.cache.stop)
-        cls.cache.start()
+        cls.run_for_all(cls.cache)
 
     @classmethod
     def fill(cls, peer: Peer) -> Path:

@@ -63,8 +63,7 @@ class CacheFaultsTest(E2ETestCase):
         cls.cache = Cache(
             cls.directory / "regd", f"  upstreams:\n    - {{prefix: hub.test, remoteurl: '{cls.origin.url}', tagttl: 0s, {TIMEOUTS}}}\n"
         )
-        cls.addClassCleanup(cls.cache.stop)
-        cls.cache.start()
+        cls.run_for_all(cls.cache)
 
     def setUp(self) -> None:
         self.origin.reset()

@@ -20,8 +20,7 @@ class DockerTest(ServerTestCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.engine = Engine(cls.directory / "engine")
-        cls.addClassCleanup(cls.engine.stop)
-        cls.engine.start()
+        cls.run_for_all(cls.engine)
 
     def image(self, name: str, *layers: int, runnable: bool = False) -> str:
         """

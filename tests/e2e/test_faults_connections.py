@@ -35,8 +35,7 @@ class BrokenConnectionTest(E2ETestCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.server = Regd(cls.directory / "server")
-        cls.addClassCleanup(cls.server.stop)
-        cls.server.start()
+        cls.run_for_all(cls.server)
 
     def setUp(self) -> None:
         self.client = self.server.client

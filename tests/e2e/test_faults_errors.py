@@ -75,8 +75,7 @@ class DiskErrorTest(E2ETestCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.server = FaultyRegd(cls.directory / "server")
-        cls.addClassCleanup(cls.server.stop)
-        cls.server.start()
+        cls.run_for_all(cls.server)
 
     def setUp(self) -> None:
         self.client = self.server.client

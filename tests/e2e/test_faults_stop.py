@@ -202,14 +202,22 @@ class StopTest(E2ETestCase):
         self.assertEqual(server.client.commit(goes_on, digest_of(content), content[held:]).status, 201)
         self.assertEqual(server.client.get(f"/v2/a/b/blobs/{digest}").body, large)
 
-    def test_a_signal_during_a_commit(self) -> None:
-        server = self.make()
-        content = noise(50_000)
+    def hold_commit(self, server: FaultyRegd, content: bytes) -> str:
+        """
+        :param content: All of an upload; its commit has begun, and does not go on before the server is disarmed.
+        :return: The location of the upload.
+        """
         location = server.client.append(server.client.begin_upload("a/b"), content)
         server.arm("hold", "rename", path="a/b/_uploads/[^/]*$", last=1)
         push = self.wire(server)
         push.head("PUT", f"{location}&digest={digest_of(content)}", {"Content-Length": 0})
         wait_until(lambda: any(operation.outcome == "held" for operation in server.operations()), 10, "the commit to be held")
+        return location
+
+    def test_a_signal_during_a_commit(self) -> None:
+        server = self.make()
+        content = noise(50_000)
+        self.hold_commit(server, content)
         server.program.send(signal.SIGTERM)
         time.sleep(0.3)
         # What has begun is finished, not cut in two, although nobody is there any more to be told.
@@ -223,11 +231,7 @@ class StopTest(E2ETestCase):
     def test_a_kill_while_the_disk_does_not_answer(self) -> None:
         server = self.make()
         content = noise(50_000)
-        location = server.client.append(server.client.begin_upload("a/b"), content)
-        server.arm("hold", "rename", path="a/b/_uploads/[^/]*$", last=1)
-        push = self.wire(server)
-        push.head("PUT", f"{location}&digest={digest_of(content)}", {"Content-Length": 0})
-        wait_until(lambda: any(operation.outcome == "held" for operation in server.operations()), 10, "the commit to be held")
+        location = self.hold_commit(server, content)
         # Other people's requests are answered, however long that takes.
         for _ in range(20):
             self.assertEqual(server.client.get("/v2/").status, 200)

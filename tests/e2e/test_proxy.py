@@ -73,12 +73,10 @@ class BesideNginxTest(E2ETestCase):
         cls.upstream = Upstream()
         cls.addClassCleanup(cls.upstream.close)
         cls.nginx = Nginx(cls.directory / "nginx", cls.upstream.port)
-        cls.addClassCleanup(cls.nginx.stop)
-        cls.nginx.start()
+        cls.run_for_all(cls.nginx)
         routes = f'  routes:\n    - {{path: /v1/, status: 404}}\n    - {{path: /v2/, upstreams: ["{cls.upstream.url}"]}}\n'
         cls.proxy = Proxy(cls.directory / "regd", routes)
-        cls.addClassCleanup(cls.proxy.stop)
-        cls.proxy.start()
+        cls.run_for_all(cls.proxy)
 
     def both(self, request: bytes) -> tuple[bytes, bytes]:
         """

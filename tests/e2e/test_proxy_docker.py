@@ -18,8 +18,7 @@ class DockerThroughProxyTest(E2ETestCase):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.engine = Engine(cls.directory / "engine")
-        cls.addClassCleanup(cls.engine.stop)
-        cls.engine.start()
+        cls.run_for_all(cls.engine)
 
     def there_and_back(self, server: Server, workers: int) -> None:
         self.addCleanup(server.stop)

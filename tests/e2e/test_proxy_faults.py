@@ -38,8 +38,7 @@ class FaultsTest(E2ETestCase):
             f'  routes:\n    - {{host: down, path: /, upstreams: ["http://127.0.0.1:{free_port()}"], {timeouts}}}\n'
             f'    - {{path: /, upstreams: ["{cls.upstream.url}"], {timeouts}}}\n',
         )
-        cls.addClassCleanup(cls.proxy.stop)
-        cls.proxy.start()
+        cls.run_for_all(cls.proxy)
 
     def setUp(self) -> None:
         self.upstream.answer = simple()

@@ -77,8 +77,7 @@ class MemoryTest(E2ETestCase):
             f'  routes:\n    - {{host: secure, path: /, upstreams: ["{cls.secure.url}"], tls: {{cafile: {certificate}}}}}\n'
             f'    - {{path: /, upstreams: ["{cls.upstream.url}"]}}\n',
         )
-        cls.addClassCleanup(cls.proxy.stop)
-        cls.proxy.start()
+        cls.run_for_all(cls.proxy)
         # What the first requests of each kind need for good.
         for host in (b"x", b"secure"):
             cls.get(host, b"/length/", 4 * MIB)

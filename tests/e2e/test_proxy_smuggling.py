@@ -39,8 +39,7 @@ class SmugglingTest(E2ETestCase):
             f'  routes: [{{path: /, upstreams: ["{cls.upstream.url}"]}}]\n',
             http="  limits: {line: 4096, header: 8KiB, fields: 50}\n",
         )
-        cls.addClassCleanup(cls.proxy.stop)
-        cls.proxy.start()
+        cls.run_for_all(cls.proxy)
 
     def setUp(self) -> None:
         self.settle()

@@ -269,17 +269,7 @@ class GrowingFileTests(TransportCase):
         await self.until(lambda: self.content.waiting is not None)
         self.content.broken = True
         self.content.wake()
-
-        def read() -> int:
-            total = 0
-            try:
-                while data := client.recv(65536):
-                    total += len(data)
-            except ConnectionResetError:
-                pass
-            return total
-
-        self.assertLess(await deferToThread(read), len(self.data))
+        self.assertLess(await self.all_that_comes(client), len(self.data))
         await self.until(lambda: self.logged == [499] and self.content.closed)
 
     async def test_a_client_that_leaves(self) -> None:
