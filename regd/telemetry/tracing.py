@@ -58,7 +58,7 @@ def check_tracing(tracing: Tracing) -> None:
     if tracing.enabled and not all(map(_is_there, _NEEDED)):
         raise ConfigError(
             "tracing.enabled: found true (in the file or by OTEL_TRACES_EXPORTER), but OpenTelemetry is not installed beside regd: "
-            "pip install 'regd[otel]', or switch tracing off"
+            "pip install 'regd[otel]' (docs/operations, Traces, has the command for the Debian package), or switch tracing off"
         )
 
 
