@@ -137,10 +137,15 @@ def collect_process(samples: Samples) -> None:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     samples.add("process_cpu_seconds_total", usage.ru_utime + usage.ru_stime)
     samples.add("process_max_fds", resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    space = resource.getrlimit(resource.RLIMIT_AS)[0]
+    # Without a limit it is the largest number, as with registry:2.
+    samples.add("process_virtual_memory_max_bytes", float(2**64 - 1 if space == resource.RLIM_INFINITY else space))
     try:
         samples.add("process_open_fds", len(os.listdir("/proc/self/fd")) - 1)
         with open("/proc/self/statm", encoding="ascii") as file:
-            samples.add("process_resident_memory_bytes", int(file.read().split()[1]) * _PAGE)
+            size, resident = map(int, file.read().split()[:2])
+        samples.add("process_virtual_memory_bytes", size * _PAGE)
+        samples.add("process_resident_memory_bytes", resident * _PAGE)
     except OSError:
         # Without /proc, or with no descriptor left, the page has the rest.
         return

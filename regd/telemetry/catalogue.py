@@ -127,6 +127,8 @@ _ALL: Final = (
     Metric("regd_build_info", "gauge", "Always 1; its label says which version runs.", ("version",)),
     Metric("process_cpu_seconds_total", "counter", "Processor time of all processes, those that have ended included.", told_by_parent=True),
     Metric("process_resident_memory_bytes", "gauge", "Resident memory of all processes; what they share counts for each."),
+    Metric("process_virtual_memory_bytes", "gauge", "Address space of all processes."),
+    Metric("process_virtual_memory_max_bytes", "gauge", "How much address space each process may have.", greatest=True),
     Metric("process_open_fds", "gauge", "Open file descriptors of the process that has most.", greatest=True),
     Metric("process_max_fds", "gauge", "How many file descriptors each process may have open.", greatest=True),
     Metric("process_start_time_seconds", "gauge", "When the daemon was started, in seconds since the epoch.", greatest=True),

@@ -8,7 +8,7 @@ import re
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.daemon import Regd
+from tests.e2e.daemon import Peer, Regd
 from tests.e2e.group import GroupTestCase
 from tests.e2e.images import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from tests.e2e.process import free_port, wait_until
@@ -107,3 +107,29 @@ class MetricsTest(GroupTestCase):
         self.assertGreater(sent["out"], 3000)
         self.assertGreater(sent["in"], 3000)
         self.assertEqual({sample.value for sample in families["regd_workers"].samples}, {2.0})
+
+    def test_the_names_of_the_peer(self) -> None:
+        """What a dashboard for docker-registry asks for is there: names, kinds, labels and buckets. What Go has of itself is not."""
+        found = []
+        for kind in (Peer, Regd):
+            port = free_port()
+            settings = {"REGISTRY_HTTP_DEBUG_ADDR": f"127.0.0.1:{port}", "REGISTRY_HTTP_DEBUG_PROMETHEUS_ENABLED": "true"}
+            server = kind(self.directory / kind.name, None, settings)
+            self.addCleanup(server.stop)
+            server.start()
+            server.client.push_blob("some/image", b"x")
+            server.client.get("/v2/some/image/tags/list")
+            families = text_string_to_metric_families(Client(port).get("/metrics").body.decode())
+            found.append({family.name: family for family in families if not family.name.startswith(("go_", "promhttp_"))})
+        peer, ours = found
+        self.assertGreater(len(peer), 10)
+        for name, family in peer.items():
+            self.assertIn(name, ours)
+            self.assertEqual(ours[name].type, family.type, name)
+            labels = [{label for sample in one.samples for label in sample.labels} for one in (family, ours[name])]
+            self.assertLessEqual(labels[0], labels[1], name)
+            bounds = [{sample.labels["le"] for sample in one.samples if "le" in sample.labels} for one in (family, ours[name])]
+            self.assertLessEqual({float(bound) for bound in bounds[0]}, {float(bound) for bound in bounds[1]}, name)
+            handlers = [{sample.labels.get("handler", "") for sample in one.samples} for one in (family, ours[name])]
+            if name == "registry_http_requests":
+                self.assertLessEqual(handlers[0], handlers[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from regd.telemetry.catalogue import CATALOGUE
@@ -158,3 +161,8 @@ class QueryTests(SynchronousTestCase):
         self.assertIsNone(metric_of("regd_nothing"))
         self.assertIsNotNone(metric_of("registry_http_request_duration_seconds_sum"))
         self.assertIsNotNone(metric_of("regd_workers"))
+
+    @given(st.text(st.sampled_from(list('ab_ {}()[]",=~<>/5m')) | st.characters()))
+    def test_any_text(self, text: str) -> None:
+        with contextlib.suppress(ValueError):
+            parse(text)
