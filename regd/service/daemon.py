@@ -6,22 +6,21 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
 from regd import __version__
-from regd.config import Config, ConfigError, FilesystemStorage, InMemoryStorage, Loaded, NoStorage, TCPAddress, UnixAddress, load
+from regd.config import Config, ConfigError, FilesystemStorage, InMemoryStorage, Loaded, NoStorage, load
+from regd.service.ports import CannotListen, Ports
 from regd.service.reread import keep
 from regd.service.serving import SETTLE, Serving
-from regd.service.systemd import BadSocket, Manager
+from regd.service.systemd import Manager
 from regd.service.upkeep import Upkeep
 from regd.storage.driver import StorageError
 from regd.telemetry.checks import make_checks
@@ -32,7 +31,7 @@ from regd.telemetry.samples import Samples
 from regd.web.debug import DebugApi, MetricsPage
 from regd.web.dispatch import Dispatcher
 from regd.web.leaf import Leaf
-from regd.web.listen import listen, listen_on, url_of
+from regd.web.listen import url_of
 from regd.web.request import StreamingRequest, StreamingSite
 from regd.web.site import Root
 from regd.workers.children import Output
@@ -55,8 +54,6 @@ _LONGEST_NAME = 200
 
 #: How long all the rest of our end may take at most: a chore that is told to stop, workers that are killed, in seconds.
 _LAST = 30.0
-
-Address = TCPAddress | UnixAddress
 
 
 class CannotStart(SystemExit, Exception):
@@ -119,8 +116,7 @@ class RegistryService(MultiService):
         self.group: Group | None = None
         self._health = self._make_health()
         self.debug_site = StreamingSite(self._debug_root(), _silent, reactor)
-        self.ports: list[IListeningPort] = []
-        self._debug_port: IListeningPort | None = None
+        self.ports = Ports(reactor)
         self._status = ""
         self._started = time.monotonic()
         self._began = time.time()
@@ -161,7 +157,10 @@ class RegistryService(MultiService):
             self.group = self._make_group(count)
         if self.group is None:
             self._trace()
-        self._listen_everywhere(config)
+        try:
+            self.ports.open(self._manager, config, self.serving.site, self.debug_site, self.group)
+        except CannotListen as error:
+            self._give_up(f"{error}")
         self._health.start()
         self._sighup_before = signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._reread))
         self.upkeep.configure()
@@ -193,35 +192,9 @@ class RegistryService(MultiService):
             "regd.worker", arguments, count, self._streams.workers, self._streams.lock, loaded.path, loaded.source, self._reactor
         )
 
-    def _listen_everywhere(self, config: Config) -> None:
-        """On the sockets that were passed, and on the addresses of the configuration where there are none."""
-        try:
-            passed = self._manager.take_sockets()
-        except BadSocket as error:
-            self._give_up(f"a socket that was passed is of no use: {error}")
-        group, site = self.group, self.serving.site
-        for one in passed.serving:
-            self.ports.append(listen_on(self._reactor, one, site) if group is None else group.listen_on(one))
-        if not passed.serving:
-            self._listen("http.addr", config.http.addr, lambda to: listen(self._reactor, to, site) if group is None else group.listen(to))
-        serving = len(self.ports)
-        if passed.debug is not None:
-            self.ports.append(listen_on(self._reactor, passed.debug, self.debug_site))
-        elif config.http.debug.addr is not None:
-            self._listen("http.debug.addr", config.http.debug.addr, lambda to: listen(self._reactor, to, self.debug_site))
-        self._debug_port = self.ports[serving] if len(self.ports) > serving else None
-        if passed.serving:
-            self._log.info("listening on sockets that were passed; http.addr, {address}, has no effect", address=config.http.addr)
-
-    def _listen(self, key: str, address: Address, listener: Callable[[Address], IListeningPort]) -> None:
-        try:
-            self.ports.append(listener(address))
-        except CannotListenError as error:
-            self._give_up(f"{key}: cannot listen on {address}: {error.socketError}; is something else there?")
-
     def _tell_ready(self, how: str) -> None:
         config = self.serving.config
-        urls = ", ".join(url_of(port, config.http.prefix) for port in self.ports if port is not self._debug_port)
+        urls = ", ".join(url_of(port, config.http.prefix) for port in self.ports.serving)
         self._status = f"serves {urls} from {_storage_text(config)} {how}"
         self._log.info("regd {version} {status}", version=__version__, status=self._status)
         self._manager.ready(self._status)
@@ -286,9 +259,8 @@ class RegistryService(MultiService):
         timeout = self.serving.config.http.draintimeout
         self._manager.stopping(f"requests have {timeout:g} s to finish", timeout + SETTLE + _LAST)
         tidied = Deferred.fromCoroutine(self.upkeep.stop())
-        for port in self.ports:
-            if port is not self._debug_port:
-                await maybeDeferred(port.stopListening)
+        for port in self.ports.serving:
+            await maybeDeferred(port.stopListening)
         count = self.serving.connections if self.group is None else self.group.connections
         if timeout > 0 and count:
             self._log.info("stopping: {count} connections have {timeout} s to finish", count=count, timeout=timeout)
@@ -299,9 +271,9 @@ class RegistryService(MultiService):
         await tidied
         await self.serving.close()
         self._health.stop()
-        if self._debug_port is not None:
+        if self.ports.debug is not None:
             # Until now it has said that this daemon is not ready.
-            await maybeDeferred(self._debug_port.stopListening)
+            await maybeDeferred(self.ports.debug.stopListening)
         self.debug_site.abort()
         for number, before in self._ending.items():
             signal.signal(number, before)

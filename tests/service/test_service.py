@@ -429,7 +429,8 @@ class ListeningTests(TestCase):
 
     async def test_serves(self) -> None:
         made = self.start("addr: '127.0.0.1:0', debug: {addr: '127.0.0.1:0'}", f"filesystem: {{rootdirectory: {self.root}}}")
-        ports = [host.port for host in map(host_of, made.ports)]
+        assert made.ports.debug is not None
+        ports = [host_of(port).port for port in (*made.ports.serving, made.ports.debug)]
         for port, path in zip(ports, ("/v2/", "/debug/health"), strict=True):
             answer = await self.get(socket.AF_INET, ("127.0.0.1", port), path)
             self.assertTrue(answer.startswith(b"HTTP/1.0 200 OK\r\n"), answer)
@@ -495,7 +496,7 @@ class ListeningTests(TestCase):
         made = self.start("addr: '127.0.0.1:0'", f"filesystem: {{rootdirectory: {self.root}}}")
         path = Path(made._path)
         text = path.read_text(encoding="utf-8")
-        port = host_of(made.ports[0]).port
+        port = host_of(made.ports.serving[0]).port
         handler: Any = signal.getsignal(signal.SIGHUP)
         for new, level, said, answer in (
             (text + "http2: {", "error", "the configuration is not changed: {problem}", b"200 OK"),
