@@ -11,6 +11,7 @@ import socket
 from errno import EAGAIN, EINTR, ENOBUFS
 from typing import Any, Final
 
+from OpenSSL import __version__ as _openssl
 from OpenSSL.crypto import FILETYPE_PEM
 from OpenSSL.crypto import Error as CryptoError
 from OpenSSL.SSL import Error as SSLError
@@ -44,6 +45,10 @@ _LEAST: Final = 2.0
 
 #: With TLS, which has buffers of its own.
 _READ_SECURE: Final = 64 * 1024
+
+#: Whether pyOpenSSL takes cryptography's objects. The package for Debian has that of Debian, which is older than what pip installs: Debian
+#: 12 has 23.0, which takes none.
+_TAKES_CRYPTOGRAPHY: Final = int(_openssl.split(".")[0]) >= 26
 
 
 class CannotUseTLS(Exception):
@@ -351,7 +356,7 @@ def _certificates(path: str, key: str) -> list[Certificate]:
 def _client(tls: UpstreamTLS, section: str) -> dict[str, object]:
     """
     What ``CertificateOptions`` takes for a certificate of our own: all as cryptography's objects, because pyOpenSSL is going to take no
-    others, and warns where it gets its own.
+    others, and warns where it gets its own; or as those, where pyOpenSSL is one that takes nothing else.
     """
     chain = _certificates(tls.clientcertificate, f"{section}.clientcertificate")
     pem = _read(tls.clientkey, f"{section}.clientkey")
@@ -368,12 +373,15 @@ def _client(tls: UpstreamTLS, section: str) -> dict[str, object]:
     except Exception:  # noqa: BLE001 - OpenSSL's errors and cryptography's, which are of several kinds
         raise CannotUseTLS(f"{what} has no key that could be read, allowed: a private key in PEM") from None
     try:
-        first, *others = (one.original.to_cryptography() for one in chain)
+        converted = [one.original.to_cryptography() for one in chain]
     except ValueError as error:
         # It is stricter than OpenSSL.
         what = f'{section}.clientcertificate: found "{tls.clientcertificate}", which'
         raise CannotUseTLS(f"{what} cannot be read ({error}), allowed: certificates in PEM") from None
-    return {"privateKey": key, "certificate": first, "extraCertChain": others}
+    if not _TAKES_CRYPTOGRAPHY:
+        originals = [one.original for one in chain]
+        return {"privateKey": pair.original, "certificate": originals[0], "extraCertChain": originals[1:]}
+    return {"privateKey": key, "certificate": converted[0], "extraCertChain": converted[1:]}
 
 
 def _is_literal(host: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import tempfile
+import warnings
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from regd.config import UpstreamTLS
 from regd.config.caching import CacheUpstream
 from regd.config.proxying import parse_upstream
 from regd.names import Tag
+from regd.proxy import dialing
 from regd.proxy.dialing import CannotUseTLS, system_trust
 from regd.proxy.remote import Remote, Unreachable
 from regd.proxy.remote.tokens import basic
@@ -102,6 +104,24 @@ class TLSTests(RemoteCase):
         tls = self.tls(servername="registry.internal", clientcertificate=str(client.certfile), clientkey=str(client.keyfile))
         self.assertEqual(await self.content(await self.remote(upstream.url, tls=tls).blob(NAME, DIGEST)), b"x")
         self.assertEqual(seen, [True, False])
+
+    async def test_a_certificate_of_our_own_with_the_pyopenssl_of_debian(self) -> None:
+        """Which takes its own objects alone. Newer ones warn of these, and still take them."""
+        self.patch(dialing, "_TAKES_CRYPTOGRAPHY", False)
+        client = self.ours.issue("client.internal")
+        seen: list[bool] = []
+
+        def serve(exchange: Exchange) -> bool:
+            assert isinstance(exchange.socket, ssl.SSLSocket)
+            seen.append(bool(exchange.socket.getpeercert(binary_form=True)))
+            return reply(exchange, b"x")
+
+        upstream = self.upstream(serve, context=self.asking(self.good))
+        tls = self.tls(clientcertificate=str(client.certfile), clientkey=str(client.keyfile))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.assertEqual(await self.content(await self.remote(upstream.url, tls=tls).blob(NAME, DIGEST)), b"x")
+        self.assertEqual(seen, [True])
 
     def asking(self, certificate: Certificate) -> ssl.SSLContext:
         """A server that would like to know who asks."""
