@@ -59,3 +59,29 @@ class HealthTest(GroupTestCase):
             wait_until(lambda wire=wire: ask(wire, "GET", "/v2/").status == 200, 10, "all workers to serve them")  # type: ignore[misc]  # bound now
         self.assertEqual(operator.get("/debug/health").json(), {})
         self.assertIn(f"health check {down} is well again", server.program.output())
+
+    def test_the_storage(self) -> None:
+        """It goes away, as when a disk is unmounted, and comes back."""
+        settings = {
+            "REGISTRY_HEALTH_STORAGEDRIVER_ENABLED": "true",
+            "REGISTRY_HEALTH_STORAGEDRIVER_INTERVAL": "100ms",
+            "REGISTRY_HEALTH_STORAGEDRIVER_THRESHOLD": "3",
+        }
+        server = self.make(2, settings)
+        digest = server.client.push_blob("some/image", b"hello")
+        away = server.data.with_name("away")
+        server.data.rename(away)
+        server.data.mkdir()
+        wires = self.wires(server, 2).values()
+        for wire in wires:
+            wait_until(lambda wire=wire: ask(wire, "GET", "/v2/").status == 503, 10, "clients to be refused")  # type: ignore[misc]  # bound now
+            answer = ask(wire, "GET", f"/v2/some/image/blobs/{digest}")
+            self.assertEqual((answer.status, answer.codes()), (503, ["UNAVAILABLE"]))
+            self.assertIn(SAID.format("storagedriver_filesystem"), answer.body.decode())
+            # Where it lies is nobody's business.
+            self.assertNotIn(str(server.data), answer.body.decode())
+        server.data.rmdir()
+        away.rename(server.data)
+        for wire in wires:
+            wait_until(lambda wire=wire: ask(wire, "GET", "/v2/").status == 200, 10, "clients to be served")  # type: ignore[misc]  # bound now
+            self.assertEqual(ask(wire, "GET", f"/v2/some/image/blobs/{digest}").body, b"hello")

@@ -36,6 +36,9 @@ proxy:
   upstreams:
     - {{prefix: hub, remoteurl: "http://127.0.0.1:{nobody}"}}
   cache: {{interval: 1s}}
+notifications:
+  endpoints:
+    - {{name: somebody, url: "http://127.0.0.1:{nobody}/events", timeout: 1s, threshold: 1, backoff: 1s}}
 """
 
 
