@@ -18,8 +18,10 @@ from regd.notifications.undelivered import Undelivered
 
 __all__ = ["Delivery", "Held", "key_of"]
 
-#: How often it is looked for what other processes have written, in seconds. What this process writes is told at once.
-_LOOK: Final = 0.5
+#: How often it is looked whether there is room, and for what other daemons on the same storage have written, in seconds; no channel leads
+#: to them. It is a listing of a small directory in a thread, some 100 µs, and only where there are endpoints. What this daemon and its
+#: workers write is told at once.
+_LOOK: Final = 2.0
 
 #: Of the room that the journal has, so much may be taken before the oldest segments are given up, so that there is some for what is new.
 _CROWDED: Final = 0.75

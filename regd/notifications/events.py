@@ -1,5 +1,5 @@
 """
-What happened, in the form that ``registry:2`` tells it: envelopes of type ``application/vnd.docker.distribution.events.v2+json``.
+What happened, in the form that ``registry:2`` tells it: envelopes of type ``application/vnd.docker.distribution.events.v1+json``.
 
 Fields stand in the order that ``registry:2`` writes them in, and those that it leaves out when they are empty are left out.
 """
@@ -14,8 +14,8 @@ from typing import Any, Final, Literal
 
 __all__ = ["MEDIA_TYPE", "Action", "Actor", "Event", "Request", "Source", "Target", "envelope", "parse", "record"]
 
-#: The media type of an envelope.
-MEDIA_TYPE: Final = "application/vnd.docker.distribution.events.v2+json"
+#: The media type of an envelope, as registry:2 has it and receivers check it; version 3 calls the same v2.
+MEDIA_TYPE: Final = "application/vnd.docker.distribution.events.v1+json"
 
 Action = Literal["push", "pull", "mount", "delete"]
 

@@ -10,7 +10,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import gatherResults
 
 from regd.errors import ManifestInvalid
-from regd.manifest import Manifest, parse
+from regd.manifest import Descriptor, Manifest, parse
 from regd.names import Digest, RepositoryName, Tag
 from regd.notifications.events import Action, Actor, Event, Request, Source, Target
 from regd.notifications.recorder import Recorder
@@ -139,4 +139,11 @@ class RequestListener:
 
 def _references(manifest: Manifest) -> tuple[Mapping[str, Any], ...]:
     """What a manifest refers to, in its order: of an index its manifests, else the configuration and the layers."""
-    return tuple(descriptor.to_json() for descriptor in (*manifest.blobs, *manifest.manifests))
+    return tuple(_reference(descriptor) for descriptor in (*manifest.blobs, *manifest.manifests))
+
+
+def _reference(descriptor: Descriptor) -> Mapping[str, Any]:
+    """The fields of registry:2's descriptors, in its order."""
+    found = {"mediaType": descriptor.media_type, "size": descriptor.size, "digest": descriptor.digest}
+    more = {"urls": list(descriptor.urls), "annotations": dict(sorted(descriptor.annotations.items()))}
+    return {**found, **{name: value for name, value in more.items() if value}}

@@ -189,7 +189,15 @@ class RegistryService(MultiService):
         arguments = [type(self._reactor).__module__, "own" if self._streams.lock is None else "shared"]
         loaded = self._loaded
         return Group(
-            "regd.worker", arguments, count, self._streams.workers, self._streams.lock, loaded.path, loaded.source, self._reactor
+            "regd.worker",
+            arguments,
+            count,
+            self._streams.workers,
+            self._streams.lock,
+            loaded.path,
+            loaded.source,
+            self._reactor,
+            self.serving.recorded,
         )
 
     def _tell_ready(self, how: str) -> None:

@@ -7,6 +7,7 @@ import shutil
 import socket
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 from regd.asked import INSTANCE
@@ -35,9 +36,10 @@ class Notifying:
     """
     :param driver: the storage that the events are kept in. Those of one in memory are kept in a temporary directory, and go with it.
     :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
+    :param on_recorded: called when this process has put something into the journal.
     """
 
-    def __init__(self, config: Config, driver: Driver, reactor: Any) -> None:
+    def __init__(self, config: Config, driver: Driver, reactor: Any, on_recorded: Callable[[], None]) -> None:
         self._config = config
         self._reactor = reactor
         self._threads = PoolThreads(reactor, _THREADS)
@@ -47,7 +49,7 @@ class Notifying:
         else:
             self._root = self._temporary = tempfile.mkdtemp(prefix="regd-")
         self._journal = Journal(f"{self._root}/{layout.notifications()}", config.notifications.maxsize)
-        self._recorder = Recorder(self._journal, config.notifications, self._threads.run, self._written)
+        self._recorder = Recorder(self._journal, config.notifications, self._threads.run, on_recorded)
         self._delivery: Delivery | None = None
         self._source = Source(_address(config), INSTANCE)
 
@@ -78,6 +80,11 @@ class Notifying:
         )
         self._delivery.configure(self._config.notifications)
 
+    def wake(self) -> None:
+        """There is something new in the journal: tell it, if that is done here."""
+        if self._delivery is not None:
+            self._delivery.wake()
+
     async def finish(self) -> None:
         """Write down what is still to be written, and end. What has not been delivered is, after the next start."""
         await self._recorder.settle()
@@ -101,10 +108,6 @@ class Notifying:
             return take(f"{root}/{layout.notifications('sender')}", shared=False, root=root, sign=root)
         except Busy:
             return None
-
-    def _written(self) -> None:
-        if self._delivery is not None:
-            self._delivery.wake()
 
 
 def _address(config: Config) -> str:

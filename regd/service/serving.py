@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -83,6 +83,7 @@ class Serving:
 
     :param access_stream: where access log lines go.
     :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
+    :ivar on_recorded: called when this process has put something into the journal of events; in a worker, it is the parent who has to know.
     :ivar site: the factory for connections. It stays the same whatever becomes of the configuration.
     :ivar driver: the storage.
     :ivar config: the configuration that is in effect.
@@ -106,6 +107,7 @@ class Serving:
         self._cache: PullThroughCache | None = None
         #: What writes down events, where anybody is to be told of them; from the first configuration on that wants that.
         self.notifying: Notifying | None = None
+        self.on_recorded: Callable[[], None] = self.recorded
         #: What answers from storage, unless clients are refused; and why they are, or nothing.
         self._own = self._root()
         self._refusal = ""
@@ -253,7 +255,12 @@ class Serving:
         if self.notifying is not None:
             self.notifying.configure(config)
         elif config.notifications.active and not isinstance(config.storage.driver, NoStorage):
-            self.notifying = Notifying(config, self.driver, self._reactor)
+            self.notifying = Notifying(config, self.driver, self._reactor, self.on_recorded)
+
+    def recorded(self) -> None:
+        """Something has been put into the journal of events, here or by a worker."""
+        if self.notifying is not None:
+            self.notifying.wake()
 
     def _make_driver(self, config: Config) -> Driver:
         driver = make_driver(config, self._reactor)

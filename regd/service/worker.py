@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -31,6 +32,7 @@ class Worker:
 
     :param channel: where connections come from.
     :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
+    :ivar on_recorded: called when something has been put into the journal of events.
     :ivar status: what the process ends with.
     """
 
@@ -49,6 +51,7 @@ class Worker:
         self._taking: TakingEnd | None = None
         self._leaving = False
         self._refusal = ""
+        self.on_recorded: Callable[[], None] = lambda: None
         self.status = 0
 
     def configure(self, path: str, source: bytes) -> None:
@@ -64,6 +67,7 @@ class Worker:
                 self._beginner.beginLoggingTo([self._observer])
             if self._serving is None:
                 serving = Serving(config, self._access_stream, self._reactor)
+                serving.on_recorded = self.on_recorded
                 serving.start()
                 serving.refuse(self._refusal)
                 serving.trace()
@@ -146,6 +150,7 @@ def run(*, share_log: bool) -> int:
     worker = Worker(channel, Lines(2, lock), Lines(1, lock), globalLogBeginner, reactor)
     signal.signal(signal.SIGTERM, lambda number, frame: reactor.callFromThread(worker.leave))
     control = ParentControl(worker, worker.leave)
+    worker.on_recorded = control.recorded
     with socket.socket(fileno=CONTROL) as said:
         said.setblocking(False)
         reactor.adoptStreamConnection(said.fileno(), socket.AF_UNIX, Given(control))

@@ -16,7 +16,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols.amp import AMP, Boolean, Command, Integer, String, Unicode
 from twisted.python.failure import Failure
 
-__all__ = ["CannotServe", "Configure", "CutOff", "Measure", "ParentControl", "Ping", "Refuse", "Variables", "WorkerControl"]
+__all__ = ["CannotServe", "Configure", "CutOff", "Measure", "ParentControl", "Ping", "Recorded", "Refuse", "Variables", "WorkerControl"]
 
 #: AMP's values have 65,535 bytes at most; a configuration may be longer.
 _PART = 60_000
@@ -66,13 +66,22 @@ class Ping(Command):
     """To a worker: nothing is wanted but the answer, which says that its event loop turns."""
 
 
+class Recorded(Command):
+    """To the parent: there is something new in the journal of events. Where it is lost with the worker, the parent finds it by itself."""
+
+    requiresAnswer = False  # noqa: N815 - Twisted's name
+
+
 class WorkerControl(AMP):
     """
     The parent's end.
+
+    :ivar on_recorded: called when the worker has put something into the journal of events.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.on_recorded: Callable[[], None] = lambda: None
         # Who asks for the first part while another one has not got the last would mix two.
         self._measuring = DeferredLock()
 
@@ -126,6 +135,11 @@ class WorkerControl(AMP):
         """Wait until the worker has time for us."""
         await self._ask(Ping)
 
+    @Recorded.responder
+    def _recorded(self) -> dict[str, object]:
+        self.on_recorded()
+        return {}
+
     def _ask(self, command: type[Command], **arguments: object) -> Deferred[Any]:
         asked: Deferred[Any] = self.callRemote(command, **arguments)
         return asked
@@ -168,6 +182,13 @@ class ParentControl(AMP):
         self._parent_gone = parent_gone
         self._parts: list[bytes] = []
         self._samples = b""
+
+    def recorded(self) -> None:
+        """See :class:`Recorded`."""
+        failed: Deferred[Any] | None = self.callRemote(Recorded)
+        if failed is not None:
+            # The parent is gone, and so are we, soon.
+            failed.addErrback(lambda _: None)
 
     @Configure.responder
     def _configure(self, path: str, part: bytes, last: bool) -> dict[str, object]:

@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -59,6 +59,7 @@ class Group:
     :param lock: see there.
     :param path: the file of the configuration.
     :param source: what the parent has read from it.
+    :param on_recorded: called when a worker has put something into the journal of events.
     :ivar ready: fires when all workers serve for the first time.
     :ivar lost: how many workers have ended while they were wanted, each replaced by another.
     """
@@ -76,8 +77,10 @@ class Group:
         path: str,
         source: bytes,
         reactor: Any,
+        on_recorded: Callable[[], None] = lambda: None,
     ) -> None:
         self._reactor = reactor
+        self._on_recorded = on_recorded
         self._count = count
         self._path = path
         # What a worker has to be told to be where the others are: what cannot change is as the first one says.
@@ -208,6 +211,7 @@ class Group:
 
     def _started(self, child: Child) -> None:
         worker = _Worker(child)
+        child.control.on_recorded = self._on_recorded
         self._workers.append(worker)
         if self._refusal:
             # What is said first is heard first: it serves nobody before it knows.

@@ -244,7 +244,7 @@ class DeliveryTest(Base):
     def test_each_at_its_own_pace(self) -> None:
         delivery = self.delivery(Endpoint("a", "http://a/"), Endpoint("b", "http://b/"), Endpoint("c", "", disabled=True))
         self.put(event("1"), event("2"))
-        self.clock.advance(0.5)
+        self.clock.advance(2)
         self.receivers["a"].answer(200)
         self.receivers["a"].answer(200)
         self.assertEqual(self.receivers["b"].waiting, ["1"])
@@ -263,10 +263,10 @@ class DeliveryTest(Base):
         first, self.receivers = self.receivers, {}
         two = self.delivery(Endpoint("a", "http://a/"))
         self.put(event("1"))
-        self.clock.advance(0.5)
+        self.clock.advance(2)
         self.assertEqual((first["a"].waiting, list(self.receivers)), (["1"], []))
         self.successResultOf(Deferred.fromCoroutine(one.stop()))
-        self.clock.advance(0.5)
+        self.clock.advance(2)
         self.assertEqual(self.receivers["a"].waiting, ["1"])
         self.stop(two)
 
@@ -274,7 +274,7 @@ class DeliveryTest(Base):
         """An endpoint that has changed goes on where it was; one that is gone is forgotten."""
         delivery = self.delivery(Endpoint("a", "http://a/"), Endpoint("b", "http://b/"))
         self.put(event("1"), event("2"))
-        self.clock.advance(0.5)
+        self.clock.advance(2)
         self.receivers["a"].answer(200)
         old, self.receivers = self.receivers["a"], {}
         delivery.configure(Notifications((Endpoint("a", "http://other/"),)))
@@ -292,7 +292,7 @@ class DeliveryTest(Base):
         sent = []
         for number in range(200):
             self.put(event(f"{number}"))
-            self.clock.advance(0.5)
+            self.clock.advance(2)
             sent.append(self.receivers["up"].answer(200))
             if self.receivers["down"].waiting:
                 self.receivers["down"].fail()

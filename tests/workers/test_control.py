@@ -106,6 +106,17 @@ class ControlTests(SynchronousTestCase):
         self.successResultOf(self.configure(b"y"))
         self.assertEqual(self.worker.configured, [("/etc/é", b"y")])
 
+    def test_recorded(self) -> None:
+        told: list[None] = []
+        self.parents_end.on_recorded = lambda: told.append(None)
+        self.workers_end.recorded()
+        self.carry()
+        self.assertEqual(len(told), 1)
+        # Nobody waits for an answer, and after the end it is nobody's business.
+        self.workers_end.connectionLost(Failure(ConnectionLost()))
+        self.workers_end.recorded()
+        self.assertEqual(len(told), 1)
+
     def test_samples_of_any_length(self) -> None:
         """They come in parts, all of one moment, also when two ask at once."""
         asked = [Deferred.fromCoroutine(self.parents_end.samples()) for _ in range(2)]
