@@ -120,7 +120,6 @@ class RegistryService(MultiService):
         self._status = ""
         self._started = time.monotonic()
         self._began = time.time()
-        self._delivering = False
         # Any: what signal.getsignal() says.
         self._sighup_before: Any = None
 
@@ -147,7 +146,7 @@ class RegistryService(MultiService):
         except (ConfigError, StorageError) as error:
             self._give_up(f"{error}")
         # Before anybody writes: whom there is to tell, and from where on.
-        self._deliver()
+        self.serving.deliver()
         count = self._count
         if count > 1 and isinstance(config.storage.driver, InMemoryStorage):
             say = self._log.info if config.http.workers is None else self._log.warn
@@ -169,15 +168,6 @@ class RegistryService(MultiService):
         else:
             self.group.ready.addCallback(lambda _: self._tell_ready(f"with {count} workers"))
             self.group.start()
-
-    def _deliver(self) -> None:
-        notifying = self.serving.notifying
-        if notifying is not None and not self._delivering:
-            try:
-                notifying.deliver()
-                self._delivering = True
-            except (OSError, StorageError) as error:
-                self._log.error("notifications are not sent: {error}", error=error)
 
     def _trace(self) -> None:
         try:
@@ -247,7 +237,7 @@ class RegistryService(MultiService):
             self._health.start()
         self.debug_site.resource = self._debug_root()
         self.upkeep.configure()
-        self._deliver()
+        self.serving.deliver()
         if self.group is None:
             self._tell_reread("")
         else:

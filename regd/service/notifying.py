@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from twisted.logger import Logger
+
 from regd.asked import INSTANCE
 from regd.config import Config, Endpoint, TCPAddress
 from regd.notifications.delivery import Delivery
@@ -20,7 +22,7 @@ from regd.notifications.posting import Poster
 from regd.notifications.recorder import Recorder
 from regd.notifications.undelivered import Undelivered
 from regd.storage import layout
-from regd.storage.driver import Busy, Driver
+from regd.storage.driver import Busy, Driver, StorageError
 from regd.storage.filesystem import FilesystemDriver
 from regd.storage.locks import FileLock, take
 from regd.storage.threads import PoolThreads
@@ -38,6 +40,8 @@ class Notifying:
     :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
     :param on_recorded: called when this process has put something into the journal.
     """
+
+    _log = Logger()
 
     def __init__(self, config: Config, driver: Driver, reactor: Any, on_recorded: Callable[[], None]) -> None:
         self._config = config
@@ -68,17 +72,18 @@ class Notifying:
         return RequestListener(self._recorder, urls, self._source, time.time)
 
     def deliver(self) -> None:
-        """
-        Be one who tells the endpoints.
-
-        :raises OSError: when the journal cannot be used.
-        """
-        os.makedirs(self._journal.directory, exist_ok=True)
+        """Be one who tells the endpoints, from now on. Where the journal cannot be used, the log says so, and the next call tries again."""
+        if self._delivery is not None:
+            return
         undelivered = Undelivered(f"{self._root}/{layout.notifications('undelivered')}")
-        self._delivery = Delivery(
-            self._journal, undelivered, self._make_poster, self._lock, self._threads.run, self._reactor, time.time
-        )
-        self._delivery.configure(self._config.notifications)
+        delivery = Delivery(self._journal, undelivered, self._make_poster, self._lock, self._threads.run, self._reactor, time.time)
+        try:
+            os.makedirs(self._journal.directory, exist_ok=True)
+            delivery.configure(self._config.notifications)
+        except (OSError, StorageError) as error:
+            self._log.error("notifications are not sent: {error}", error=error)
+        else:
+            self._delivery = delivery
 
     def wake(self) -> None:
         """There is something new in the journal: tell it, if that is done here."""

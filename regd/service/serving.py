@@ -257,6 +257,11 @@ class Serving:
         elif config.notifications.active and not isinstance(config.storage.driver, NoStorage):
             self.notifying = Notifying(config, self.driver, self._reactor, self.on_recorded)
 
+    def deliver(self) -> None:
+        """Be the one of several processes that tells endpoints of events; for the start, and after each :meth:`configure`."""
+        if self.notifying is not None:
+            self.notifying.deliver()
+
     def recorded(self) -> None:
         """Something has been put into the journal of events, here or by a worker."""
         if self.notifying is not None:
