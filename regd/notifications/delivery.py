@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from regd.config.notifying import Endpoint, Notifications
 from regd.notifications.journal import Journal
-from regd.notifications.telling import Post, Run, Teller
+from regd.notifications.telling import Post, Run, Tally, Teller
 from regd.notifications.undelivered import Undelivered
 
 __all__ = ["Delivery", "Held", "key_of"]
@@ -74,6 +74,8 @@ class Delivery:
         self._stopping = False
         self._seen = (0, 0)
         self._size = 0
+        self._tallies: dict[str, Tally] = {}
+        self._pending: dict[str, int] = {}
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
 
@@ -107,9 +109,19 @@ class Delivery:
         for teller in self._tellers.values():
             teller.wake()
 
+    async def refresh(self) -> None:
+        """Count what waits, for :meth:`variables`."""
+        try:
+            self._pending = {key: await self._run(self._journal.count, teller.cursor) for key, teller in list(self._tellers.items())}
+            self._size = await self._run(self._journal.size)
+        except OSError as error:
+            self._log.error("notifications: {error}", error=error)
+
     def variables(self) -> dict[str, object]:
         """Counters."""
-        endpoints = {teller.endpoint.name: teller.variables() for teller in self._tellers.values()}
+        endpoints = {
+            teller.endpoint.name: {**teller.variables(), "pending": self._pending.get(key, 0)} for key, teller in self._tellers.items()
+        }
         return {"sending": self._held is not None, "journal_bytes": self._size, "endpoints": endpoints}
 
     def _begin(self) -> None:
@@ -149,7 +161,8 @@ class Delivery:
             cursor = self._journal.end()
             self._journal.keep_cursor(key, cursor)
         post = self._make_post(endpoint)
-        teller = Teller(endpoint, key, cursor, self._journal, self._undelivered, post, self._run, self._reactor, self._now)
+        tally = self._tallies.setdefault(key, Tally())
+        teller = Teller(endpoint, key, cursor, self._journal, self._undelivered, post, self._run, self._reactor, self._now, tally)
         self._tellers[key] = teller
         teller.start()
 

@@ -84,6 +84,8 @@ class Journal:
         self.directory = directory
         self.limit = limit
         self._segment = segment
+        #: Of segments, their size and lines when they were counted.
+        self._counted: dict[int, tuple[int, int]] = {}
 
     def append(self, records: Sequence[bytes]) -> None:
         """
@@ -147,6 +149,12 @@ class Journal:
     def size(self) -> int:
         """Bytes of all segments."""
         return self._size(self.segments())
+
+    def count(self, cursor: Cursor) -> int:
+        """How many lines stand after a cursor: the records that a reader has not had. Whole segments are counted once, and remembered."""
+        numbers = self.segments()
+        self._counted = {number: found for number, found in self._counted.items() if number in numbers}
+        return sum(self._lines(number, cursor.offset if number == cursor.segment else 0) for number in numbers if number >= cursor.segment)
 
     def newest(self) -> tuple[int, int]:
         """The number of the newest segment and its size: both stay the same as long as nothing is written. 0 and 0 of none."""
@@ -225,6 +233,21 @@ class Journal:
         finally:
             os.close(fd)
         return _parsed(data[:whole], cursor)
+
+    def _lines(self, number: int, offset: int) -> int:
+        try:
+            with open(self._path(number), "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if offset == 0 and self._counted.get(number, (0, 0))[0] == size:
+                    return self._counted[number][1]
+                # A segment is small: it ends with the record that makes it long enough.
+                file.seek(offset)
+                lines = file.read(size - offset).count(b"\n") if size > offset else 0
+        except FileNotFoundError:
+            return 0
+        if offset == 0:
+            self._counted[number] = (size, lines)
+        return lines
 
     def _open_last(self, numbers: list[int]) -> int:
         """The segment that grows, opened to be written to; a new one where there is none, or it is long enough."""

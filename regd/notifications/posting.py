@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-import treq
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError  # noqa: A004 - it is not Python's, and the one that is raised
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed  # noqa: A004 - it is not Python's, and the one that is raised
+from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.interfaces import IConsumer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
 
 from regd.config.notifying import Endpoint
 from regd.notifications.events import MEDIA_TYPE
@@ -21,8 +26,54 @@ __all__ = ["Poster"]
 _LARGEST: Final = 64 * 1024
 
 
-class _TooLarge(Exception):
-    """The answer."""
+class _Rest(Protocol):
+    """
+    Takes what follows the head of an answer.
+
+    :ivar ended: fires when that has ended, in whatever way: the status has come, and it is what counts. To cancel it closes the connection.
+    """
+
+    def __init__(self) -> None:
+        self.ended: Deferred[None] = Deferred(lambda _: self._close())
+        self._length = 0
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+        """Part of a body has come."""
+        self._length += len(data)
+        if self._length > _LARGEST:
+            self._close()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - Twisted's name
+        """The body is at its end, or cut off."""
+        if not self.ended.called:
+            self.ended.callback(None)
+
+    def _close(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+
+@implementer(IBodyProducer)
+class _Content:
+    """An envelope as a body. It is written in one piece, at once: it is small, and the library's own would take turns of the event loop."""
+
+    def __init__(self, content: bytes) -> None:
+        self.length = len(content)
+        self._content = content
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:  # noqa: N802 - Twisted's name
+        """Write all of it."""
+        consumer.write(self._content)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """It is written already."""
+
+    def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """It is written already."""
+
+    def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """It is written already."""
 
 
 class Poster:
@@ -49,6 +100,8 @@ class Poster:
     def __call__(self, content: bytes) -> Deferred[int]:
         """See :class:`~regd.notifications.telling.Post`."""
         sent = Deferred.fromCoroutine(self._send(content))
+        # Whatever the client makes of its being cancelled, it was cancelled: for its time, or by who has asked.
+        sent.addErrback(_cancelled)
         sent.addTimeout(self._timeout, self._reactor)
         sent.addErrback(self._explain)
         return sent
@@ -62,37 +115,35 @@ class Poster:
         # A new client each time: nobody is to keep cookies.
         response = await HTTPClient(self._agent).post(
             self._url,
-            data=content,
+            data=_Content(content),
             headers=self._headers,
             auth=self._auth,
             allow_redirects=False,
             unbuffered=True,
             reactor=self._reactor,
         )
-        length = 0
-
-        def take(data: bytes) -> None:
-            nonlocal length
-            length += len(data)
-            if length > _LARGEST:
-                raise _TooLarge
-
-        try:
-            await treq.collect(response, take)
-        except CancelledError:
-            raise
-        except Exception:  # noqa: BLE001 - the status has come, and it is what counts
-            return int(response.code)
+        rest = _Rest()
+        response.deliverBody(rest)
+        await rest.ended
         return int(response.code)
 
     def _explain(self, failure: Any) -> int:
         """``Any``: a Failure is of whatever has been raised."""
         error = failure.value
         if isinstance(error, CancelledError):
-            failure.raiseException()
+            raise error
         if isinstance(error, TimeoutError):
             raise CannotPost(f"no answer within {self._timeout} s") from None
         if isinstance(error, ResponseFailed):
             error = error.reasons[0].value if error.reasons else error
         # The texts of connection errors name addresses at most; never the URL.
         raise CannotPost(f"{type(error).__name__}: {error}"[:300]) from None
+
+
+def _cancelled(failure: Any) -> int:
+    """``Any``: as of :meth:`Poster._explain`."""
+    reasons = failure.value.reasons if isinstance(failure.value, ResponseFailed) else [failure]
+    if any(reason.check(CancelledError, ConnectingCancelledError) for reason in reasons):
+        raise CancelledError
+    failure.raiseException()
+    raise AssertionError("it is raised")

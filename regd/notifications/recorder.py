@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -28,6 +29,7 @@ class Recorder:
     :param config: who wants what.
     :param written: called when something has been put into the journal.
     :ivar recorded: how many events have been written.
+    :ivar events: the same, by endpoint that wants them.
     :ivar dropped: how many have not, because the journal was full.
     :ivar failed: how many have not, because it could not be written.
     """
@@ -37,10 +39,12 @@ class Recorder:
     def __init__(self, journal: Journal, config: Notifications, run: RunInThread, written: Callable[[], None] = lambda: None) -> None:
         self.config = config
         self.recorded = self.dropped = self.failed = 0
+        self.events: Counter[str] = Counter()
         self._journal = journal
         self._run = run
         self._written = written
-        self._waiting: list[tuple[bytes, Deferred[None]]] = []
+        #: Records, each with the endpoints that it is for.
+        self._waiting: list[tuple[bytes, Sequence[str], Deferred[None]]] = []
         self._bytes = 0
         self._writing = False
         #: Whether the log has been told that something is lost, since it last was not.
@@ -64,7 +68,8 @@ class Recorder:
             done.callback(None)
             return done
         self._bytes += len(line)
-        self._waiting.append((line, done))
+        names = [one.name for one in self.config.endpoints if one.wants(event.action, event.target.media_type)]
+        self._waiting.append((line, names, done))
         if not self._writing:
             self._writing = True
             Deferred.fromCoroutine(self._write())
@@ -75,25 +80,26 @@ class Recorder:
         if self._writing:
             # It is written with whatever else waits, after what is being written.
             done: Deferred[None] = Deferred()
-            self._waiting.append((b"", done))
+            self._waiting.append((b"", (), done))
             await done
 
-    def variables(self) -> dict[str, int]:
+    def variables(self) -> dict[str, object]:
         """Counters."""
-        return {"recorded": self.recorded, "dropped": self.dropped, "failed": self.failed}
+        return {"recorded": self.recorded, "dropped": self.dropped, "failed": self.failed, "events": dict(self.events)}
 
     async def _write(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            lines = [line for line, _ in batch if line]
+            lines = [line for line, _, _ in batch if line]
             self._bytes -= sum(map(len, lines))
-            if lines:
-                await self._append(lines)
-            for _, done in batch:
+            if lines and await self._append(lines):
+                self.events.update(name for _, names, _ in batch for name in names)
+            for *_, done in batch:
                 done.callback(None)
         self._writing = False
 
-    async def _append(self, lines: list[bytes]) -> None:
+    async def _append(self, lines: list[bytes]) -> bool:
+        """Whether they are written."""
         try:
             await self._run(self._journal.append, lines)
         except Full:
@@ -106,6 +112,8 @@ class Recorder:
             self.recorded += len(lines)
             self._told = False
             self._written()
+            return True
+        return False
 
     def _lose(self, count: int, why: str) -> None:
         if not self._told:

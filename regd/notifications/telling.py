@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -16,7 +17,7 @@ from regd.notifications.events import envelope, parse
 from regd.notifications.journal import Cursor, Journal
 from regd.notifications.undelivered import Undelivered
 
-__all__ = ["CannotPost", "Post", "Run", "Teller"]
+__all__ = ["CannotPost", "Post", "Run", "Tally", "Teller"]
 
 T = TypeVar("T")
 
@@ -51,6 +52,19 @@ class Run(Protocol):
         """As :meth:`regd.storage.threads.Threads.run`. ``Any``: arguments of ``function``."""
 
 
+@dataclass(frozen=True)
+class Tally:
+    """
+    What has become of the events of one endpoint. It outlives the one who tells, as when the configuration changes.
+
+    :ivar counts: by what became of them; see :meth:`Teller.variables`.
+    :ivar statuses: answers, by status.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
+
+
 class Teller:
     """
     :param key: what the journal calls the endpoint.
@@ -72,7 +86,9 @@ class Teller:
         run: Run,
         reactor: Any,
         now: Callable[[], float],
+        tally: Tally | None = None,
     ) -> None:
+        tally = tally or Tally()
         self.endpoint = endpoint
         self.key = key
         self.cursor = cursor
@@ -82,8 +98,8 @@ class Teller:
         self._run = run
         self._reactor = reactor
         self._now = now
-        self._counts: Counter[str] = Counter()
-        self._statuses: Counter[str] = Counter()
+        self._counts = tally.counts
+        self._statuses = tally.statuses
         #: Failures in a row, and why the last one was.
         self._failures = 0
         self._why = ""
@@ -122,8 +138,8 @@ class Teller:
             await self._ended
 
     def variables(self) -> dict[str, object]:
-        """Counters, and how it is."""
-        counts = {name: self._counts[name] for name in ("delivered", "ignored", "failures", "undelivered", "damaged")}
+        """Counters, and how it is. Tries that are answered with a wrong status are failures, those that are not answered errors."""
+        counts = {name: self._counts[name] for name in ("delivered", "ignored", "failures", "errors", "undelivered", "damaged")}
         standing = {"consecutive_failures": self._failures, "last_failure": self._why if self._failures else ""}
         return {**counts, "statuses": dict(self._statuses), **standing}
 
@@ -219,11 +235,12 @@ class Teller:
             if 300 <= status < 400:
                 why += ", a redirect, which is not followed: its url has to be where it leads to"
         except CancelledError:
-            why = "interrupted"
+            # There is something else to do; it says nothing of the endpoint.
+            return None
         except CannotPost as error:
             why = str(error)
-        if (status is None or not 200 <= status < 300) and not self._stopping:
-            self._counts["failures"] += 1
+        if status is None or not 200 <= status < 300:
+            self._counts["errors" if status is None else "failures"] += 1
             self._failures += 1
             self._why = why
             if self._failures == self.endpoint.threshold:

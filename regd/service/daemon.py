@@ -17,6 +17,7 @@ from twisted.python.components import Componentized
 
 from regd import __version__
 from regd.config import Config, ConfigError, FilesystemStorage, InMemoryStorage, Loaded, NoStorage, load
+from regd.service.notifying import add_recorded
 from regd.service.ports import CannotListen, Ports
 from regd.service.reread import keep
 from regd.service.serving import SETTLE, Serving
@@ -333,6 +334,7 @@ class RegistryService(MultiService):
     async def _samples(self) -> Samples:
         """What all processes have counted."""
         found = Samples()
+        await self.serving.refresh()
         self.serving.collect(found)
         found.add("regd_workers", 1 if self.group is None else self.group.count)
         found.add("regd_workers_lost_total", 0 if self.group is None else self.group.lost)
@@ -347,6 +349,7 @@ class RegistryService(MultiService):
         return found
 
     async def _variables(self) -> dict[str, object]:
+        await self.serving.refresh()
         # Any: numbers, among other things.
         uptime = round(time.monotonic() - self._started, 3)
         found: dict[str, Any] = {"version": __version__, "uptime_seconds": uptime, **self.serving.variables()}
@@ -356,9 +359,7 @@ class RegistryService(MultiService):
             for key in ("cpu_seconds", "peak_memory_bytes", "open_connections", "damaged_files", "refused_changes"):
                 found[key] += sum(worker.get(key, 0) for worker in workers)
             if "notifications" in found:
-                for worker in workers:
-                    for key in ("recorded", "dropped", "failed"):
-                        found["notifications"][key] += worker.get("notifications", {}).get(key, 0)
+                add_recorded(found["notifications"], [worker.get("notifications", {}) for worker in workers])
             if "cache" in found:
                 found["cache"] = _counted_together([worker["cache"] for worker in workers if "cache" in worker])
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any, Final
 
 from regd.config import Config, FilesystemStorage
@@ -21,7 +22,7 @@ from regd.telemetry.requests import HANDLERS, OTHER, RequestMeter, handler_of
 from regd.telemetry.samples import Distribution, Samples
 from regd.web.request import StreamingRequest, StreamingSite
 
-__all__ = ["ChoreState", "Meter", "collect_cache", "collect_chore", "collect_process"]
+__all__ = ["ChoreState", "Meter", "collect_cache", "collect_chore", "collect_notifications", "collect_process"]
 
 #: What is timed of the storage, see :class:`regd.storage.filesystem.FilesystemDriver`.
 _ACTIONS: Final = ("PutContent", "Move", "Delete", "Flush")
@@ -176,6 +177,35 @@ def collect_cache(samples: Samples, found: Mapping[str, Any] = _NO_CACHE) -> Non
         samples.add("regd_upstream_fetches_total", blobs[key], "blob", outcome)
     samples.add("regd_upstream_fetches_in_progress", blobs["fetches"], "blob")
     samples.add("regd_upstream_fetches_in_progress", manifests["asking"], "manifest")
+
+
+def collect_notifications(samples: Samples, found: Mapping[str, Any]) -> None:
+    """
+    Add what has become of events.
+
+    :param found: see :meth:`regd.service.notifying.Notifying.variables`; empty where there are none. ``Any``: numbers, in maps.
+    """
+    samples.add("regd_notifications_lost_total", found.get("dropped", 0), "full")
+    samples.add("regd_notifications_lost_total", found.get("failed", 0), "failed")
+    samples.add("regd_notifications_journal_bytes", found.get("journal_bytes", 0))
+    for endpoint, count in found.get("events", {}).items():
+        samples.add("registry_notifications_events_total", count, "Events", endpoint)
+    for endpoint, told in found.get("endpoints", {}).items():
+        samples.add("registry_notifications_events_total", 0, "Events", endpoint)
+        for kind, key in (("Successes", "delivered"), ("Failures", "failures"), ("Errors", "errors")):
+            samples.add("registry_notifications_events_total", told[key], kind, endpoint)
+        samples.add("registry_notifications_pending_total", told["pending"], endpoint)
+        samples.add("regd_notifications_undelivered_total", told["undelivered"], endpoint)
+        for status, count in told["statuses"].items():
+            samples.add("registry_notifications_status_total", count, _status(status), endpoint)
+
+
+def _status(code: str) -> str:
+    """As ``registry:2`` says it: ``200 OK``. One that an endpoint has made up is ``other``."""
+    try:
+        return f"{code} {HTTPStatus(int(code)).phrase}"
+    except ValueError:
+        return "other"
 
 
 @dataclass(frozen=True)

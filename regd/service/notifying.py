@@ -7,7 +7,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from twisted.logger import Logger
@@ -28,7 +28,7 @@ from regd.storage.locks import FileLock, take
 from regd.storage.threads import PoolThreads
 from regd.web.urls import Urls
 
-__all__ = ["Notifying"]
+__all__ = ["Notifying", "add_recorded"]
 
 #: Threads wait for flushes and locks here; one writes, others read for endpoints.
 _THREADS = 4
@@ -99,6 +99,11 @@ class Notifying:
         if self._temporary:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
+    async def refresh(self) -> None:
+        """Find out what :meth:`variables` does not know by itself."""
+        if self._delivery is not None:
+            await self._delivery.refresh()
+
     def variables(self) -> dict[str, object]:
         """Counters."""
         told = {} if self._delivery is None else self._delivery.variables()
@@ -113,6 +118,20 @@ class Notifying:
             return take(f"{root}/{layout.notifications('sender')}", shared=False, root=root, sign=root)
         except Busy:
             return None
+
+
+def add_recorded(ours: dict[str, Any], theirs: Iterable[Mapping[str, Any]]) -> None:
+    """
+    Add what workers have written down to what the parent has.
+
+    :param ours: see :meth:`Notifying.variables`; changed. ``Any``: numbers, among other things.
+    :param theirs: the same of workers; empty where one has none.
+    """
+    for found in theirs:
+        for key in ("recorded", "dropped", "failed"):
+            ours[key] += found.get(key, 0)
+        for endpoint, count in found.get("events", {}).items():
+            ours["events"][endpoint] = ours["events"].get(endpoint, 0) + count
 
 
 def _address(config: Config) -> str:

@@ -22,7 +22,7 @@ from regd.proxy.dialing import CannotUseTLS
 from regd.proxy.reverse import ReverseProxy
 from regd.registry.core import Registry
 from regd.registry.rules import ManifestRules
-from regd.service.measuring import Meter, collect_cache
+from regd.service.measuring import Meter, collect_cache, collect_notifications
 from regd.service.notifying import Notifying
 from regd.service.reread import keep
 from regd.storage.damage import Damage
@@ -221,6 +221,11 @@ class Serving:
         """See :meth:`regd.storage.damage.Damage.report`: what has been found here, or on our behalf."""
         self._damage.report(path, what)
 
+    async def refresh(self) -> None:
+        """Find out what :meth:`variables` and :meth:`collect` do not know by themselves."""
+        if self.notifying is not None:
+            await self.notifying.refresh()
+
     def variables(self) -> dict[str, object]:
         """Numbers about this process."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -239,6 +244,7 @@ class Serving:
     def collect(self, samples: Samples) -> None:
         """Add what this process has counted."""
         self._meter.collect(samples, self.site)
+        collect_notifications(samples, {} if self.notifying is None else self.notifying.variables())
         samples.add("regd_storage_damaged_files_total", self._damage.count)
         samples.add("regd_gate_refused_total", 0 if self._gate is None else self._gate.refused)
         if self._tracer is not None:

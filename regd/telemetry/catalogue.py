@@ -119,6 +119,18 @@ _ALL: Final = (
         "Blobs that are being fetched, and manifests that upstreams are being asked for.",
         ("type",),
     ),
+    # Notifications; the names of registry:2 first.
+    Metric(
+        "registry_notifications_events_total",
+        "counter",
+        "Events for an endpoint, and tries to tell it of them, by what became of these.",
+        ("type", "endpoint"),
+    ),
+    Metric("registry_notifications_pending_total", "gauge", "Events that an endpoint has not been told of.", ("endpoint",)),
+    Metric("registry_notifications_status_total", "counter", "Answers of an endpoint.", ("code", "endpoint")),
+    Metric("regd_notifications_undelivered_total", "counter", "Events that were given up, and are in the file for those.", ("endpoint",)),
+    Metric("regd_notifications_lost_total", "counter", "Events that could not be written down.", ("reason",)),
+    Metric("regd_notifications_journal_bytes", "gauge", "Room that events take on disk."),
     # The daemon and its processes.
     Metric("regd_health_checks_failing", "gauge", "Health checks that fail, and for which clients are refused."),
     Metric("regd_event_loop_lag_seconds", "histogram", "How late the event loop came to a timer that fires once a second.", (), _LAGS),

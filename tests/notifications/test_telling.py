@@ -142,7 +142,7 @@ class TellerTest(Base):
         self.clock.advance(2)
         self.assertEqual(self.receiver.answer(200), "1")
         self.assertEqual(self.receiver.answer(200), "2")
-        self.assertEqual(teller.variables()["failures"], 33)
+        self.assertEqual((teller.variables()["failures"], teller.variables()["errors"]), (32, 1))
         self.assertEqual(self.lost(), [])
         self.stop(teller)
 
@@ -327,7 +327,7 @@ class RecorderTest(Base):
         self.successResultOf(took[1])
         self.successResultOf(took[2])
         self.successResultOf(settled)
-        self.assertEqual(recorder.variables(), {"recorded": 3, "dropped": 0, "failed": 0})
+        self.assertEqual(recorder.variables(), {"recorded": 3, "dropped": 0, "failed": 0, "events": {"a": 3}})
         self.successResultOf(Deferred.fromCoroutine(recorder.settle()))
 
     def test_full(self) -> None:

@@ -163,7 +163,7 @@ class PageTests(SynchronousTestCase):
                 samples.add(metric.name, 1, *labels)
         families = {family.name: family for family in text_string_to_metric_families(page(samples).decode())}
         for metric in CATALOGUE.values():
-            family = families[metric.name.removesuffix("_total")]
+            family = families[metric.name.removesuffix("_total") if metric.kind == "counter" else metric.name]
             self.assertEqual((family.type, family.documentation), (metric.kind, metric.text))
         self.assertEqual(len(SECONDS), 13)
 
