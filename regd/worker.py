@@ -16,9 +16,11 @@ __all__ = ["main"]
 
 def main() -> None:
     """Serve until the parent says that it is enough, or is gone."""
-    # A terminal sends these to all processes of a group; what they mean is the parent's business, which passes it on.
+    # A terminal sends these to all processes of a group, and a supervisor to all of a service. What they mean is the business of the
+    # parent, which passes it on.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     _, reactor_module, lock = sys.argv
     # Any: modules that are named at run time.
     installer: Any = importlib.import_module(reactor_module)

@@ -17,6 +17,7 @@ from regd.config.error import shown
 from regd.config.foreign import FOREIGN
 from regd.config.healthchecks import file_checks, http_checks, look_interval, tcp_checks
 from regd.config.healthvalues import FileCheck, HTTPCheck, StorageCheck, TCPCheck
+from regd.config.logs import LEVELS, LogLevel, log_file, log_levels
 from regd.config.model import GarbageCollect, Network, Platform, UploadPurging
 from regd.config.notifying import Endpoint, Notifications
 from regd.config.proxying import Limits, Route, Upstream
@@ -26,21 +27,24 @@ from regd.config.tracing import endpoint, ratio, secret_fields, service_name
 from regd.config.values import Parser, boolean, choice, duration, from_text, integer, list_of, record, size, text
 from regd.config.window import Window, parse_window
 
-LogLevel = Literal["error", "warn", "info", "debug"]
+AccessFormatter = Literal["combined", "text", "json", "logstash"]
 LogFormatter = Literal["text", "json", "logstash"]
 Platforms = Literal["all", "none", "list"]
-_LEVELS: Parser[LogLevel] = choice("error", "warn", "info", "debug", fold=True)
 _FORMATTERS: Parser[LogFormatter] = choice("text", "json", "logstash", empty="text")
+_ACCESS_FORMATTERS: Parser[AccessFormatter] = choice("combined", "text", "json", "logstash", empty="combined")
 _NETS: Parser[Literal["tcp", "unix"]] = choice("tcp", "unix", empty="tcp")
 _PLATFORMS: Parser[Platforms] = choice("all", "none", "list", fold=True, empty="all")
 _PATTERNS = list_of(from_text(checks.pattern, shown), "'^https://example\\.com/'")
 
 VERSION = Key("version", text(), "")
-LOG_LEVEL: Key[LogLevel] = Key("log.level", _LEVELS, "info")
-LOGLEVEL: Key[LogLevel] = Key("loglevel", checks.deprecated(_LEVELS, "log.level"), "info")
+LOG_LEVEL: Key[LogLevel] = Key("log.level", LEVELS, "info")
+LOG_LEVELS: Key[Mapping[str, LogLevel]] = Key("log.levels", log_levels(), MappingProxyType({}))
+LOGLEVEL: Key[LogLevel] = Key("loglevel", checks.deprecated(LEVELS, "log.level"), "info")
 LOG_FORMATTER: Key[LogFormatter] = Key("log.formatter", _FORMATTERS, "text")
 LOG_FIELDS: Key[Mapping[str, str]] = Key("log.fields", checks.log_fields(), MappingProxyType({}))
 ACCESSLOG_DISABLED = Key("log.accesslog.disabled", boolean(), default=False)
+ACCESSLOG_FORMATTER: Key[AccessFormatter] = Key("log.accesslog.formatter", _ACCESS_FORMATTERS, "combined")
+ACCESSLOG_PATH = Key("log.accesslog.path", from_text(log_file, shown), "")
 
 FILESYSTEM_ROOT = Key("storage.filesystem.rootdirectory", from_text(checks.directory, shown), "/var/lib/registry")
 FILESYSTEM_THREADS = Key("storage.filesystem.maxthreads", checks.thread_count(), 100)
@@ -142,10 +146,13 @@ TRACING_SERVICENAME: Key[str | None] = Key("tracing.servicename", checks.or_as(s
 OBEYED: tuple[Key[Any], ...] = (
     VERSION,
     LOG_LEVEL,
+    LOG_LEVELS,
     LOGLEVEL,
     LOG_FORMATTER,
     LOG_FIELDS,
     ACCESSLOG_DISABLED,
+    ACCESSLOG_FORMATTER,
+    ACCESSLOG_PATH,
     FILESYSTEM_ROOT,
     FILESYSTEM_THREADS,
     INMEMORY,

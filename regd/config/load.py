@@ -235,7 +235,8 @@ def _log(reading: _Reading) -> Log:
         level=new if reading.given(keys.LOG_LEVEL) else old,
         formatter=get(keys.LOG_FORMATTER),
         fields=get(keys.LOG_FIELDS),
-        accesslog=AccessLog(get(keys.ACCESSLOG_DISABLED)),
+        accesslog=AccessLog(get(keys.ACCESSLOG_DISABLED), get(keys.ACCESSLOG_FORMATTER), get(keys.ACCESSLOG_PATH)),
+        levels=get(keys.LOG_LEVELS),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from types import MappingProxyType
 from typing import Literal
 
 from regd.config.addresses import TCPAddress, UnixAddress
@@ -52,19 +53,30 @@ Network = IPv4Network | IPv6Network
 
 @dataclass(frozen=True)
 class AccessLog:
-    """``log.accesslog``: one line for each request."""
+    """
+    ``log.accesslog``: one line for each request.
+
+    :ivar path: the file that lines go to; empty for standard output.
+    """
 
     disabled: bool
+    formatter: Literal["combined", "text", "json", "logstash"] = "combined"
+    path: str = ""
 
 
 @dataclass(frozen=True)
 class Log:
-    """``log``: how much is logged, in which form, and what every line carries."""
+    """
+    ``log``: how much is logged, in which form, and what every line carries.
+
+    :ivar levels: those of parts that have one of their own.
+    """
 
     level: Literal["error", "warn", "info", "debug"]
     formatter: Literal["text", "json", "logstash"]
     fields: Mapping[str, str]
     accesslog: AccessLog
+    levels: Mapping[str, Literal["error", "warn", "info", "debug"]] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)

@@ -156,9 +156,10 @@ def main() -> int:
     os.nice(NICENESS)
     child = Child(sys.stdout.buffer)
     signal.signal(signal.SIGTERM, lambda number, frame: child.stop())
-    # A terminal sends these to all processes of a group; what they mean is the parent's business.
+    # A terminal sends these to all processes of a group, and a supervisor to all of a service; what they mean is the parent's business.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     globalLogBeginner.beginLoggingTo([Observer(child)], discardBuffer=True, redirectStandardIO=False)
     # Without a buffer, because the thread may be in the middle of a read when the process ends.
     source = os.fdopen(os.dup(0), "rb", buffering=0)

@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -17,6 +17,9 @@ from twisted.python.components import Componentized
 
 from regd import __version__
 from regd.config import Config, ConfigError, FilesystemStorage, InMemoryStorage, Loaded, NoStorage, load
+from regd.service.limits import raise_file_limit
+from regd.service.loglines import configure, make_observer
+from regd.service.measuring import counted_together
 from regd.service.notifying import add_recorded
 from regd.service.ports import CannotListen, Ports
 from regd.service.reread import keep
@@ -39,9 +42,6 @@ from regd.workers.children import Output
 from regd.workers.group import Group
 
 __all__ = ["CannotStart", "RegistryService", "Streams"]
-
-#: Fewer open files than this are worth a warning: a connection takes two while a blob is on its way.
-_FEW_FILES = 4096
 
 #: Signals that come so soon after the first one are the same order: a terminal and the script that runs in it may each send theirs.
 _SAME = 1.0
@@ -76,6 +76,7 @@ class Streams:
     :ivar log: log lines; ``None`` leaves the log to ``twistd``.
     :ivar access: access log lines.
     :ivar workers: where the standard output (1) and standard error (2) of workers go; nothing where there are none.
+    :ivar reopen: has whatever file of ours they go to opened by its name again.
     :ivar lock: see :func:`regd.telemetry.lines.make_lock`; ``None`` where the workers' lines come by us.
     """
 
@@ -83,6 +84,7 @@ class Streams:
     access: LineStream
     workers: Mapping[int, Output] = field(default_factory=dict)
     lock: int | None = None
+    reopen: Callable[[], None] = lambda: None
 
 
 class RegistryService(MultiService):
@@ -122,13 +124,12 @@ class RegistryService(MultiService):
         self._started = time.monotonic()
         self._began = time.time()
         # Any: what signal.getsignal() says.
-        self._sighup_before: Any = None
+        self._signals_before: dict[signal.Signals, Any] = {}
 
     def setServiceParent(self, parent: Any) -> None:  # noqa: N802 - Twisted's name
         """``twistd`` takes its log observer from the application, which is the parent."""
         if self._streams.log is not None and isinstance(parent, Componentized):
-            log = self._loaded.config.log
-            self._observer = LineObserver(self._streams.log, log.level, log.formatter, log.fields)
+            self._observer = make_observer(self._streams.log, self._loaded.config.log)
             parent.setComponent(ILogObserver, self._observer)
         super().setServiceParent(parent)
 
@@ -141,7 +142,7 @@ class RegistryService(MultiService):
         super().startService()
         config = self.serving.config
         self._tell_warnings(self._loaded)
-        self._raise_file_limit()
+        raise_file_limit(self._log)
         try:
             self.serving.start()
         except (ConfigError, StorageError) as error:
@@ -162,13 +163,28 @@ class RegistryService(MultiService):
         except CannotListen as error:
             self._give_up(f"{error}")
         self._health.start()
-        self._sighup_before = signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._reread))
+        for number, handler in ((signal.SIGHUP, self._reread), (signal.SIGUSR1, self._reopen)):
+            self._signals_before[number] = self._on_signal(number, handler)
         self.upkeep.configure()
         if self.group is None:
             self._tell_ready("in one process")
         else:
             self.group.ready.addCallback(lambda _: self._tell_ready(f"with {count} workers"))
             self.group.start()
+
+    # Any: what signal.getsignal() says.
+    def _on_signal(self, number: signal.Signals, handler: Callable[[], None]) -> Any:
+        return signal.signal(number, lambda received, frame: self._reactor.callFromThread(handler))
+
+    def _reopen(self) -> None:
+        """SIGUSR1: files of lines have been moved away."""
+        try:
+            self._streams.reopen()
+        except OSError as error:
+            self._log.error("the log file cannot be opened again: {error}; its directory has to be there and writable", error=error)
+        self.serving.reopen()
+        if self.group is not None:
+            self.group.reopen()
 
     def _trace(self) -> None:
         try:
@@ -229,7 +245,7 @@ class RegistryService(MultiService):
         for key in stays:
             self._log.warn("{path}: {key} has changed, which needs a restart; what it was stays in effect", path=loaded.path, key=key)
         if self._observer is not None:
-            self._observer.configure(config.log.level, config.log.formatter, config.log.fields)
+            configure(self._observer, config.log)
         if (config.health, self.serving.driver) != watched:
             # What is not watched any more refuses nobody. Else the checks go on, and so does what they have found.
             self._health.stop()
@@ -299,9 +315,9 @@ class RegistryService(MultiService):
         """Take no more connections, let requests finish for as long as ``http.draintimeout`` allows, and close the storage."""
         super().stopService()
         self._stopping = True
-        if self._sighup_before is not None:
-            signal.signal(signal.SIGHUP, self._sighup_before)
-            self._sighup_before = None
+        for number, handler in self._signals_before.items():
+            signal.signal(number, handler)
+        self._signals_before.clear()
         self._hear_again()
         return Deferred.fromCoroutine(self._stop())
 
@@ -361,23 +377,11 @@ class RegistryService(MultiService):
             if "notifications" in found:
                 add_recorded(found["notifications"], [worker.get("notifications", {}) for worker in workers])
             if "cache" in found:
-                found["cache"] = _counted_together([worker["cache"] for worker in workers if "cache" in worker])
+                found["cache"] = counted_together([worker["cache"] for worker in workers if "cache" in worker])
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         # Of workers that have been replaced, and of chores that have been done.
         found["cpu_seconds"] = round(found["cpu_seconds"] + ended.ru_utime + ended.ru_stime, 3)
         return {**found, **await self.upkeep.variables(), "workers": workers}
-
-    def _raise_file_limit(self) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft != hard:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        if hard < _FEW_FILES:
-            self._log.warn(
-                "only {count} files may be open at once, which is enough for about {half} clients: raise the limit "
-                "(ulimit -n, or LimitNOFILE= in a systemd unit)",
-                count=hard,
-                half=hard // 2,
-            )
 
     def _give_up(self, reason: str) -> NoReturn:
         self._log.error("cannot start: {reason}", reason=reason)
@@ -403,16 +407,6 @@ def _refusal(failing: Mapping[str, str]) -> str:
     names = [name.partition("?")[0][:_LONGEST_NAME] for name in sorted(failing)]
     more = f" and {len(names) - _FEW_NAMES} more" if len(names) > _FEW_NAMES else ""
     return f"the health check of {', '.join(names[:_FEW_NAMES])}{more} fails; try again later"
-
-
-def _counted_together(caches: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """What the caches of several workers have counted. How each of them sees the upstreams stands with the worker."""
-    found: dict[str, dict[str, int]] = {"manifests": {}, "blobs": {}}
-    for cache in caches:
-        for part, counts in found.items():
-            for key, count in cache[part].items():
-                counts[key] = counts.get(key, 0) + count
-    return found
 
 
 def _silent(request: StreamingRequest) -> None:

@@ -22,7 +22,7 @@ from regd.telemetry.requests import HANDLERS, OTHER, RequestMeter, handler_of
 from regd.telemetry.samples import Distribution, Samples
 from regd.web.request import StreamingRequest, StreamingSite
 
-__all__ = ["ChoreState", "Meter", "collect_cache", "collect_chore", "collect_notifications", "collect_process"]
+__all__ = ["ChoreState", "Meter", "collect_cache", "collect_chore", "collect_notifications", "collect_process", "counted_together"]
 
 #: What is timed of the storage, see :class:`regd.storage.filesystem.FilesystemDriver`.
 _ACTIONS: Final = ("PutContent", "Move", "Delete", "Flush")
@@ -256,3 +256,13 @@ def _number(summary: Mapping[str, Any], key: str) -> float:
     """A field of a summary that another version may have written."""
     value = summary.get(key)
     return float(value) if isinstance(value, int | float) else 0.0
+
+
+def counted_together(caches: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """What the caches of several workers have counted. How each of them sees the upstreams stands with the worker."""
+    found: dict[str, dict[str, int]] = {"manifests": {}, "blobs": {}}
+    for cache in caches:
+        for part, counts in found.items():
+            for key, count in cache[part].items():
+                counts[key] = counts.get(key, 0) + count
+    return found

@@ -81,7 +81,7 @@ def _streams(options: Options, *, several: bool) -> Streams:
         stream.write(line)
         stream.flush()
 
-    return Streams(stream, stream, {1: write, 2: write} if several else {})
+    return Streams(stream, stream, {1: write, 2: write} if several else {}, reopen=stream.reopen)
 
 
 def _pass_on(line: str) -> None:

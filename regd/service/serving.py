@@ -24,13 +24,13 @@ from regd.registry.core import Registry
 from regd.registry.rules import ManifestRules
 from regd.service.measuring import Meter, collect_cache, collect_notifications
 from regd.service.notifying import Notifying
+from regd.service.requestlog import RequestLog
 from regd.service.reread import keep
 from regd.storage.damage import Damage
-from regd.storage.driver import Driver
+from regd.storage.driver import Driver, StorageError
 from regd.storage.filesystem import FilesystemDriver
 from regd.storage.memory import MemoryDriver
 from regd.storage.threads import PoolThreads
-from regd.telemetry.access import AccessLog
 from regd.telemetry.lines import LineStream
 from regd.telemetry.samples import Samples
 from regd.telemetry.tracing import OUTCOMES, SPANS, Tracer, check_tracing, make_tracer
@@ -91,7 +91,7 @@ class Serving:
 
     def __init__(self, config: Config, access_stream: LineStream, reactor: Any) -> None:
         self._reactor = reactor
-        self._access_log = AccessLog(access_stream)
+        self._access_log = RequestLog(config, access_stream, reactor)
         self._meter = Meter(config, reactor)
         self._damage = Damage()
         self.driver = self._make_driver(config)
@@ -124,6 +124,7 @@ class Serving:
         :raises ConfigError: when a file that a route or an upstream names cannot be used, or what would trace is not installed.
         """
         check_tracing(self.config.tracing)
+        self._access_log.use(self._access_log.prepare(self.config))
         self._proxy = self._make_proxy(self.config)
         self._remotes = self._make_remotes(self.config)
         self.driver.start()
@@ -152,13 +153,19 @@ class Serving:
         driver = self.driver
         proxy = self._make_proxy(config)
         remotes = self._make_remotes(config)
+        access = self._access_log.prepare(config)
         if config.storage.maintenance.readonly != self.config.storage.maintenance.readonly and driver.shared:
             # Whether the directory is asked to be writable is decided when a driver starts; so this is another one, on the same files.
             driver = self._make_driver(config)
-            driver.start()
+            try:
+                driver.start()
+            except StorageError:
+                self._access_log.discard(access)
+                raise
         self._retire(self._dispatcher, _Retired(None if driver is self.driver else self.driver, self._cache))
         self.config, self.driver, self._dispatcher = config, driver, Dispatcher(config.http.headers, self._meter.storage_failed)
         self._meter.configure(config)
+        self._access_log.use(access)
         self._proxy, replaced = proxy, self._proxy
         self._remotes = remotes
         self._begin_notifying(config)
@@ -175,6 +182,10 @@ class Serving:
         """
         self._refusal = reason
         self._place()
+
+    def reopen(self) -> None:
+        """The files that this process writes lines to have been moved away."""
+        self._access_log.reopen()
 
     @property
     def connections(self) -> int:
@@ -214,6 +225,7 @@ class Serving:
         for driver in (*(retired.driver for retired in self._retired.values()), self.driver):
             if driver is not None:
                 driver.stop()
+        self._access_log.close()
         if self._tracer is not None:
             await self._tracer.stop(LAST_TRACES)
 
@@ -349,8 +361,7 @@ class Serving:
         self._meter.ended(request)
         if request.span is not None:
             describe(request, request.span, self._templates)
-        if not self.config.log.accesslog.disabled:
-            self._access_log(request)
+        self._access_log(request)
 
     def _retire(self, dispatcher: Dispatcher, retired: _Retired) -> None:
         self._retired[dispatcher] = retired

@@ -13,6 +13,7 @@ from twisted.logger import LogBeginner, Logger, globalLogBeginner
 from twisted.python.failure import Failure
 
 from regd.config import ConfigError, parse
+from regd.service.loglines import configure, make_observer
 from regd.service.serving import Serving
 from regd.storage.driver import StorageError
 from regd.telemetry.lines import Lines, LineStream
@@ -63,7 +64,7 @@ class Worker:
         try:
             config = parse(source, path, os.environ).config
             if self._observer is None:
-                self._observer = LineObserver(self._log_stream, config.log.level, config.log.formatter, config.log.fields)
+                self._observer = make_observer(self._log_stream, config.log)
                 self._beginner.beginLoggingTo([self._observer])
             if self._serving is None:
                 serving = Serving(config, self._access_stream, self._reactor)
@@ -76,7 +77,7 @@ class Worker:
                 serving.site.on_close = self._taking.connection_closed
             else:
                 self._serving.configure(config)
-                self._observer.configure(config.log.level, config.log.formatter, config.log.fields)
+                configure(self._observer, config.log)
         except (ConfigError, StorageError) as error:
             if self._serving is None:
                 self.status = 1
@@ -88,6 +89,11 @@ class Worker:
         self._refusal = reason
         if self._serving is not None:
             self._serving.refuse(reason)
+
+    def reopen(self) -> None:
+        """See :class:`~regd.workers.control.Asked`."""
+        if self._serving is not None:
+            self._serving.reopen()
 
     def variables(self) -> dict[str, object]:
         """See :class:`~regd.workers.control.Asked`."""

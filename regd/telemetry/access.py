@@ -1,19 +1,26 @@
-"""The access log: one line for each request, in Apache's combined format, as ``registry:2`` writes it, and its id at the end."""
+"""
+The access log: one line for each request. In Apache's combined format, as ``registry:2`` writes it, with its id at the end; or in one of
+the forms of the log, with the fields of what ``registry:2`` logs when it has answered.
+"""
 
 from __future__ import annotations
 
 import functools
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IAddress
 from twisted.web.http_headers import Headers
 
-from regd.telemetry.asking import peer
+from regd.asked import Asked
+from regd.moments import rfc3339
+from regd.telemetry.asking import peer, request_fields
 from regd.telemetry.lines import LineStream
+from regd.telemetry.logs import FORMATTERS, Fields
 
-__all__ = ["AccessLog", "Answered", "combined"]
+__all__ = ["AccessLog", "Answered", "combined", "form_of"]
 
 #: Control characters, quotes and backslashes, which could end a field, forge a line or steer a terminal.
 _ESCAPES: Final = {
@@ -30,6 +37,7 @@ class Answered(Protocol):
     """What of a request that has ended is said of it; names are those of Twisted's requests."""
 
     id: str
+    began: float
     method: bytes
     uri: bytes
     clientproto: bytes
@@ -41,26 +49,71 @@ class Answered(Protocol):
         """Who was connected."""
 
 
+#: A request and the time, in seconds since the epoch, to a line without its end.
+Form = Callable[[Answered, float], str]
+
+
 class AccessLog:
     """
     Writes lines.
 
     :param stream: where to; each line is flushed.
+    :param form: makes a line, without its end, of a request and the time.
     :param clock: seconds since the epoch.
     """
 
-    def __init__(self, stream: LineStream, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, stream: LineStream, form: Form | None = None, clock: Callable[[], float] = time.time) -> None:
         self._stream = stream
+        self._form = combined if form is None else form
         self._clock = clock
 
     def __call__(self, request: Answered) -> None:
         """Write the line of one request."""
         try:
-            self._stream.write(combined(request, self._clock()) + "\n")
+            self._stream.write(self._form(request, self._clock()) + "\n")
             self._stream.flush()
         except (OSError, ValueError):
             # A log that cannot be written must not stop what it tells of.
             return
+
+
+def form_of(name: str, fields: Fields) -> Form:
+    """
+    How lines look.
+
+    :param name: ``log.accesslog.formatter``: ``combined``, or one of those of the log.
+    :param fields: what each line carries besides, but for ``combined``.
+    """
+    if name == "combined":
+        return combined
+    formatter = FORMATTERS[name]
+
+    def form(request: Answered, when: float) -> str:
+        failed = request.code >= HTTPStatus.BAD_REQUEST
+        message = "response completed with error" if failed else "response completed"
+        return formatter(rfc3339(when, "microseconds"), "error" if failed else "info", message, {**fields, **_said(request)})
+
+    return form
+
+
+def _said(request: Answered) -> dict[str, object]:
+    """A request and its answer as ``registry:2`` says them when it has answered."""
+    seconds = time.perf_counter() - request.began
+    asked = Asked(request.id, request.method, request.uri, request.getClientAddress(), request.requestHeaders)
+    return {
+        **request_fields(asked),
+        "http.response.duration": _duration(seconds),
+        "http.response.seconds": round(seconds, 6),
+        "http.response.status": request.code,
+        "http.response.written": request.sentLength,
+    }
+
+
+def _duration(seconds: float) -> str:
+    """As Go writes a duration of less than a minute, which may be read as one of more."""
+    if seconds >= 1:
+        return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+    return f"{seconds * 1e3:.6g}ms" if seconds >= 0.001 else f"{seconds * 1e6:.6g}µs"
 
 
 def combined(request: Answered, when: float) -> str:
@@ -69,10 +122,11 @@ def combined(request: Answered, when: float) -> str:
 
     :param when: seconds since the epoch.
     """
-    line = f"{_field(request.method)} {_field(request.uri)} {_field(request.clientproto)}"
-    host = peer(request.getClientAddress())[0] or "-"
-    said = f'"{_header(request, b"referer")}" "{_header(request, b"user-agent")}"'
-    return f'{host} - - [{_stamp(int(when))}] "{line}" {request.code} {request.sentLength} {said} {request.id}'
+    return (
+        f'{peer(request.getClientAddress())[0] or "-"} - - [{_stamp(int(when))}] '
+        f'"{_field(request.method)} {_field(request.uri)} {_field(request.clientproto)}" {request.code} {request.sentLength} '
+        f'"{_header(request, b"referer")}" "{_header(request, b"user-agent")}" {request.id}'
+    )
 
 
 @functools.lru_cache(maxsize=2)

@@ -19,7 +19,7 @@ from regd.spans import trace_fields
 from regd.telemetry.asking import request_fields
 from regd.telemetry.lines import LineStream
 
-__all__ = ["FORMATTERS", "LineObserver"]
+__all__ = ["FORMATTERS", "Fields", "LineObserver"]
 
 #: ``log.level`` by its name in the configuration.
 _LEVELS: Final = {"error": LogLevel.error, "warn": LogLevel.warn, "info": LogLevel.info, "debug": LogLevel.debug}
@@ -91,22 +91,26 @@ class LineObserver:
     :param level: the lowest level that is written, as the configuration calls it.
     :param formatter: as the configuration calls it.
     :param fields: what each line carries besides.
+    :param levels: the lowest level of parts that have one of their own: rooms of regd, and ``twisted`` for all that is not regd's.
     """
 
-    def __init__(self, stream: LineStream, level: str, formatter: str, fields: Mapping[str, str]) -> None:
+    def __init__(
+        self, stream: LineStream, level: str, formatter: str, fields: Mapping[str, str], levels: Mapping[str, str] | None = None
+    ) -> None:
         self._stream = stream
-        self.configure(level, formatter, fields)
+        self.configure(level, formatter, fields, levels)
 
-    def configure(self, level: str, formatter: str, fields: Mapping[str, str]) -> None:
+    def configure(self, level: str, formatter: str, fields: Mapping[str, str], levels: Mapping[str, str] | None = None) -> None:
         """Write otherwise from now on; the parameters are those of the constructor."""
         self._level = _LEVELS[level]
+        self._levels = {part: _LEVELS[name] for part, name in (levels or {}).items()}
         self._format = FORMATTERS[formatter]
         self._fields: dict[str, object] = dict(fields)
 
     def __call__(self, event: LogEvent) -> None:
         """Write one event, if its level is high enough."""
         level = _level(event)
-        if level < self._level:
+        if level < (self._levels.get(_part(event), self._level) if self._levels else self._level):
             return
         time = rfc3339(event.get("log_time", 0.0), "microseconds")
         # What an event says in its text, it may give to programs as ``fields``.
@@ -127,6 +131,12 @@ class LineObserver:
         except (OSError, ValueError):
             # A log that cannot be written must not stop what it tells of.
             return
+
+
+def _part(event: LogEvent) -> str:
+    """Whose event it is: the name of a room of regd, or ``twisted``."""
+    package, _, inner = str(event.get("log_namespace", "")).partition(".")
+    return inner.partition(".")[0] if package == "regd" else "twisted"
 
 
 def _level(event: LogEvent) -> Any:  # of LogLevel, whose members have no type of their own

@@ -36,7 +36,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from regd.asked import ASKED, Asked, make_id
+from regd.asked import ASKED, FIELD, Asked, make_id
 from regd.errors import Unknown
 from regd.spans import Span
 from regd.web.body import RequestBody
@@ -152,7 +152,8 @@ class StreamingRequest(PreparedRequest):
             path = b"/*"
         self.path, _, query = path.partition(b"?")
         self.args = _arguments(query) if query else {}
-        self.id = self.said_id() or make_id()
+        said = self.requestHeaders._rawHeaders.get(FIELD)
+        self.id = make_id() if said is None else self.said_id(said) or make_id()
         before = ASKED.set(Asked(self.id, command, self.uri, self.client, self.requestHeaders))
         try:
             self.process()

@@ -16,7 +16,19 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols.amp import AMP, Boolean, Command, Integer, String, Unicode
 from twisted.python.failure import Failure
 
-__all__ = ["CannotServe", "Configure", "CutOff", "Measure", "ParentControl", "Ping", "Recorded", "Refuse", "Variables", "WorkerControl"]
+__all__ = [
+    "CannotServe",
+    "Configure",
+    "CutOff",
+    "Measure",
+    "ParentControl",
+    "Ping",
+    "Recorded",
+    "Refuse",
+    "Reopen",
+    "Variables",
+    "WorkerControl",
+]
 
 #: AMP's values have 65,535 bytes at most; a configuration may be longer.
 _PART = 60_000
@@ -40,6 +52,10 @@ class Refuse(Command):
     """To a worker: answer every request with 503, and tell clients this reason; where it is empty, answer as usual."""
 
     arguments = [(b"reason", Unicode())]
+
+
+class Reopen(Command):
+    """To a worker: the files that lines are written to have been moved away."""
 
 
 class Variables(Command):
@@ -107,6 +123,10 @@ class WorkerControl(AMP):
         """
         await self._ask(Refuse, reason=reason)
 
+    async def reopen(self) -> None:
+        """See :class:`Reopen`."""
+        await self._ask(Reopen)
+
     async def variables(self) -> dict[str, Any]:
         """The worker's numbers."""
         answer = await self._ask(Variables)
@@ -158,6 +178,9 @@ class Asked(Protocol):
     def refuse(self, reason: str) -> None:
         """See :class:`Refuse`. May come before the first configuration."""
 
+    def reopen(self) -> None:
+        """See :class:`Reopen`. May come before the first configuration."""
+
     def variables(self) -> dict[str, object]:
         """See :class:`Variables`."""
 
@@ -201,6 +224,11 @@ class ParentControl(AMP):
     @Refuse.responder
     def _refuse(self, reason: str) -> dict[str, object]:
         self._asked.refuse(reason)
+        return {}
+
+    @Reopen.responder
+    def _reopen(self) -> dict[str, object]:
+        self._asked.reopen()
         return {}
 
     @Variables.responder

@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -141,7 +141,12 @@ class Group:
         """
         self._refusal = reason
         for worker in self._workers:
-            Deferred.fromCoroutine(self._refuse(worker))
+            Deferred.fromCoroutine(_heard(worker.child.control.refuse(self._refusal)))
+
+    def reopen(self) -> None:
+        """Have all workers open the files again that they write lines to."""
+        for worker in self._workers:
+            Deferred.fromCoroutine(_heard(worker.child.control.reopen()))
 
     async def variables(self) -> list[dict[str, Any]]:
         """The numbers of each worker; of one that does not answer, its process id alone."""
@@ -215,14 +220,8 @@ class Group:
         self._workers.append(worker)
         if self._refusal:
             # What is said first is heard first: it serves nobody before it knows.
-            Deferred.fromCoroutine(self._refuse(worker))
+            Deferred.fromCoroutine(_heard(worker.child.control.refuse(self._refusal)))
         Deferred.fromCoroutine(self._bring_up(worker))
-
-    async def _refuse(self, worker: _Worker) -> None:
-        try:
-            await worker.child.control.refuse(self._refusal)
-        except Exception:  # noqa: BLE001 - the connection is lost in one of many ways; the end of the process is told elsewhere
-            return
 
     async def _ping(self, worker: _Worker) -> None:
         # One that has closed its end is about to end, and does not hang.
@@ -296,3 +295,11 @@ class Group:
             worker.samples = Samples.from_json(await asked.addTimeout(PATIENCE, self._reactor))
         except (TimeoutError, Exception):  # noqa: BLE001 - as above; what it has said before counts
             return
+
+
+async def _heard(saying: Coroutine[Any, Any, None]) -> None:
+    """Say something to a worker that may be about to end."""
+    try:
+        await saying
+    except Exception:  # noqa: BLE001 - the connection is lost in one of many ways; the end of the process is told elsewhere
+        return

@@ -40,6 +40,14 @@ class LogTests(ConfigCase):
     def test_what_is_refused(self) -> None:
         self.refused("log: {level: trace}", 'log.level (line 3): found "trace", allowed: one of error, warn, info, debug')
         self.refused("log: {formatter: TEXT}", 'log.formatter (line 3): found "TEXT", allowed: one of text, json, logstash')
+        access = self.config("log: {levels: {proxy: DEBUG, twisted: error}, accesslog: {formatter: json, path: /var/log/a}}").log
+        self.assertEqual(dict(access.levels), {"proxy": "debug", "twisted": "error"})
+        self.assertEqual((access.accesslog.formatter, access.accesslog.path), ("json", "/var/log/a"))
+        self.refused("log: {levels: {cache: debug}}", "log.levels (line 3): found ")
+        self.refused("log: {levels: {proxy: loud}}", "log.levels.proxy (line 3): found ")
+        self.refused("log: {levels: debug}", "log.levels (line 3): found ")
+        self.refused("log: {accesslog: {path: access.log}}", "log.accesslog.path (line 3): found ")
+        self.refused("log: {accesslog: {formatter: xml}}", "log.accesslog.formatter (line 3): found ")
         self.refused("log: {accesslog: {disabled: 'true'}}", "log.accesslog.disabled (line 3): found ")
         self.refused("log: {fields: [a]}", "log.fields (line 3): found a list, allowed: a map, such as {service: registry}")
 

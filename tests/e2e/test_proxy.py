@@ -36,7 +36,7 @@ REQUESTS = {
 }
 
 # What regd's upstream connection and nginx's say by themselves. (nginx knows the length of chunks that come in one piece.)
-OWN = {"connection", "content-length", "transfer-encoding"}
+OWN = {"connection", "content-length", "transfer-encoding", "x-request-id"}
 # nginx puts these first, regd leaves Host where it was and adds the others at the end.
 MOVED = {"host", "x-real-ip", "x-forwarded-for", "x-forwarded-proto"}
 
@@ -55,7 +55,7 @@ def got(answer: bytes) -> object:
         head, _, body = body.partition(b"\r\n\r\n")
     status, *lines = head.decode("latin-1").split("\r\n")
     found = ((name.lower(), value) for name, _, value in (line.partition(": ") for line in lines))
-    fields = sorted(field for field in found if field[0] not in {"server", "date", "connection"})
+    fields = sorted(field for field in found if field[0] not in {"server", "date", "connection", "x-request-id"})
     if ("transfer-encoding", "chunked") in fields:
         # Where one chunk ends and the next begins is nobody's business.
         body = b"".join(re.findall(rb"(?s)[0-9a-f]+\r\n(.*?)\r\n", body))

@@ -14,7 +14,7 @@ from tests.e2e.group import GroupTestCase, ask
 from tests.e2e.process import wait_until
 from tests.e2e.wire import Wire
 
-ACCESS = re.compile(r'127\.0\.0\.1 - - \[[^]]+\] "GET (/v2/[a-z0-9/?=]*) HTTP/1\.1" \d+ \d+ "-" "-"')
+ACCESS = re.compile(r'127\.0\.0\.1 - - \[[^]]+\] "GET (/v2/[a-z0-9/?=]*) HTTP/1\.1" \d+ \d+ "-" "-" [0-9a-f-]+')
 LOG = re.compile(r'time="[^"]+" level=\w+ msg="(?:[^"\\]|\\.)*"( [\w.]+=\S+)*')
 
 

@@ -16,7 +16,7 @@ import socket
 import tempfile
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 from twisted.application.service import Application, MultiService
 from twisted.internet import reactor
@@ -36,6 +36,7 @@ from regd.manifest import Platform
 from regd.service import Options, makeService
 from regd.service import options as options_module
 from regd.service.daemon import CannotStart, RegistryService, Streams
+from regd.service.limits import raise_file_limit
 from regd.service.options import _streams
 from regd.service.serving import Serving, make_driver, manifest_rules
 from regd.storage.driver import StorageError
@@ -475,17 +476,15 @@ class ListeningTests(TestCase):
 
     def test_files(self) -> None:
         """As many files may be open as the system allows; few of them are worth a warning."""
-        made = self.make("addr: '127.0.0.1:0'")
+        log = Mock()
         with patch.object(resource, "getrlimit", return_value=(100, 1000)), patch.object(resource, "setrlimit") as set_limit:
-            with patch.object(made, "_log") as log:
-                made._raise_file_limit()
+            raise_file_limit(log)
             set_limit.assert_called_once_with(resource.RLIMIT_NOFILE, (1000, 1000))
             log.warn.assert_called_once()
         with patch.object(resource, "getrlimit", return_value=(65536, 65536)), patch.object(resource, "setrlimit") as set_limit:
-            with patch.object(made, "_log") as log:
-                made._raise_file_limit()
+            raise_file_limit(log)
             set_limit.assert_not_called()
-            log.warn.assert_not_called()
+            log.warn.assert_called_once()
 
     async def test_sleep(self) -> None:
         await Serving(loaded(self).config, io.StringIO(), reactor)._sleep(0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import time
 from typing import Any
 
 from hypothesis import given
@@ -13,7 +15,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from regd.telemetry.access import AccessLog, combined
+from regd.telemetry.access import AccessLog, _duration, combined, form_of
 
 WHEN = 1795428000.9
 LINE = re.compile(r'\S+ - - \[[^]]+\] "((?:[^"\\]|\\.)*)" \d{3} \d+ "((?:[^"\\]|\\.)*)" "((?:[^"\\]|\\.)*)" 0f-1')
@@ -25,6 +27,7 @@ class Logged:
     method, uri, clientproto = b"GET", b"/v2/", b"HTTP/1.1"
     code, sentLength = 200, 2
     id = "0f-1"
+    began = 0.0
 
     def __init__(self, peer: IAddress | None = None, **headers: bytes) -> None:
         self._peer = peer or IPv4Address("TCP", "192.0.2.7", 1)
@@ -83,6 +86,57 @@ class CombinedTests(SynchronousTestCase):
         found.encode("utf-8")
 
 
+class FormTests(SynchronousTestCase):
+    """The forms of the log, with the names of ``registry:2``."""
+
+    def test_json(self) -> None:
+        logged = Logged(host=b"registry.example", user_agent=b"docker/28")
+        logged.began = time.perf_counter() - 0.25
+        found = json.loads(form_of("json", {"service": "registry"})(logged, WHEN))
+        self.assertRegex(found.pop("http.response.duration"), r"^2[5-9]\d(\.\d+)?ms$")
+        self.assertAlmostEqual(found.pop("http.response.seconds"), 0.25, 1)
+        self.assertEqual(
+            found,
+            {
+                "level": "info",
+                "msg": "response completed",
+                "time": "2026-11-23T10:00:00.900000Z",
+                "service": "registry",
+                "http.request.id": "0f-1",
+                "http.request.method": "GET",
+                "http.request.uri": "/v2/",
+                "http.request.remoteaddr": "192.0.2.7:1",
+                "http.request.host": "registry.example",
+                "http.request.useragent": "docker/28",
+                "http.response.status": 200,
+                "http.response.written": 2,
+            },
+        )
+
+    def test_errors(self) -> None:
+        logged = Logged()
+        logged.code = 404
+        found = json.loads(form_of("logstash", {})(logged, WHEN))
+        self.assertEqual((found["level"], found["message"], found["@version"]), ("error", "response completed with error", "1"))
+
+    def test_combined_has_no_further_fields(self) -> None:
+        self.assertEqual(form_of("combined", {"service": "x"})(Logged(), WHEN), line(Logged()))
+
+    def test_durations(self) -> None:
+        for seconds, text in ((0.00049577, "495.77µs"), (0.001679306, "1.67931ms"), (1.5, "1.5s"), (90.0, "90s"), (0.0, "0µs")):
+            self.assertEqual(_duration(seconds), text)
+
+    @given(st.binary(), st.binary(), st.sampled_from(["text", "json", "logstash"]))
+    def test_any_bytes(self, uri: bytes, agent: bytes, name: str) -> None:
+        logged = Logged(user_agent=agent.translate(None, b"\r\n\x00"))
+        logged.uri = uri
+        found = form_of(name, {})(logged, WHEN)
+        self.assertEqual(len(found.splitlines()), 1)
+        found.encode("utf-8")
+        if name != "text":
+            json.loads(found)
+
+
 class AccessLogTests(SynchronousTestCase):
     def test_each_line_is_flushed(self) -> None:
         flushed = []
@@ -91,7 +145,7 @@ class AccessLogTests(SynchronousTestCase):
             def flush(self) -> None:
                 flushed.append(self.getvalue())
 
-        log = AccessLog(Stream(), lambda: WHEN)
+        log = AccessLog(Stream(), clock=lambda: WHEN)
         log(Logged())
         log(Logged())
         self.assertEqual([text.count("\n") for text in flushed], [1, 2])

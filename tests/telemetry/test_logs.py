@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given
@@ -13,6 +14,8 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+import regd
+from regd.config.logs import PARTS
 from regd.telemetry.logs import FORMATTERS, LineObserver
 
 EVENT = {"log_time": 1795428000.25, "log_namespace": "regd.test", "log_level": LogLevel.info, "log_format": "hello {who}", "who": "world"}
@@ -128,6 +131,42 @@ class LevelTests(LineCase):
 
     def test_without_a_level(self) -> None:
         self.assertIn("level=info", self.line({"log_namespace": "regd", "log_format": "x"}))
+
+
+class PartTests(LineCase):
+    """``log.levels``: parts that have a level of their own."""
+
+    def shown(self, levels: dict[str, str]) -> list[str]:
+        stream = io.StringIO()
+        observer = LineObserver(stream, "info", "text", {}, levels)
+        for namespace in ("regd.proxy.cache.fetch.Fetch", "regd.storage.damage.Damage", "regd.web", "regd", "twisted.web.http", "treq", ""):
+            for level in (LogLevel.debug, LogLevel.info, LogLevel.warn):
+                observer({**EVENT, "log_namespace": namespace, "log_level": level, "who": f"{namespace}:{level.name}"})
+        return re.findall(r'hello ([^"]*)"', stream.getvalue())
+
+    def test_parts(self) -> None:
+        usual = self.shown({})
+        self.assertEqual(self.shown({"proxy": "debug"}), ["regd.proxy.cache.fetch.Fetch:debug", *usual])
+        self.assertEqual(self.shown({"storage": "warn"}), [line for line in usual if line != "regd.storage.damage.Damage:info"])
+        others = {f"{name}:{level}" for name in ("twisted.web.http", "treq", "") for level in ("debug", "info")}
+        self.assertEqual(set(self.shown({"twisted": "debug"})) - set(usual), others)
+        self.assertEqual([line for line in self.shown({"twisted": "error"}) if line.startswith("twisted")], [])
+
+    def test_changed_while_it_runs(self) -> None:
+        stream = io.StringIO()
+        observer = LineObserver(stream, "info", "text", {})
+        event = {**EVENT, "log_namespace": "regd.proxy.x", "log_level": LogLevel.debug}
+        observer(event)
+        observer.configure("info", "text", {}, {"proxy": "debug"})
+        observer(event)
+        observer.configure("info", "text", {}, {})
+        observer(event)
+        self.assertEqual(len(stream.getvalue().splitlines()), 1)
+
+    def test_every_room_that_logs_is_a_part(self) -> None:
+        package = Path(regd.__file__).parent
+        logging = {path.relative_to(package).parts[0] for path in package.rglob("*.py") if "Logger()" in path.read_text(encoding="utf-8")}
+        self.assertEqual({room.removesuffix(".py") for room in logging} | {"twisted"}, set(PARTS))
 
 
 class ObserverTests(LineCase):

@@ -32,6 +32,7 @@ class FakeWorker:
         self.measured = 0
         self.refused: list[str] = []
         self.cut = 0
+        self.reopened = 0
 
     def configure(self, path: str, source: bytes) -> None:
         if self.failure is not None:
@@ -40,6 +41,9 @@ class FakeWorker:
 
     def refuse(self, reason: str) -> None:
         self.refused.append(reason)
+
+    def reopen(self) -> None:
+        self.reopened += 1
 
     def variables(self) -> dict[str, object]:
         return {"pid": 5, "open_connections": 3}
