@@ -5,8 +5,10 @@ was acknowledged is lost, and the process ends when it should.
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
+import threading
 import time
 from functools import partial
 
@@ -14,6 +16,7 @@ from tests.e2e.daemon import Regd
 from tests.e2e.group import GroupTestCase, ask
 from tests.e2e.images import MIB, noise
 from tests.e2e.ledger import check_blob_files
+from tests.e2e.peers import Nginx
 from tests.e2e.process import free_port, wait_until
 from tests.e2e.rawhttp import Client, digest_of
 from tests.e2e.transfers import OCTETS, Pull, Push, Transfer
@@ -219,24 +222,49 @@ class FinishTest(DrainCase):
             self.assertEqual(self.held(server, location)[0], 100)
 
 
-    def test_a_load_balancer_is_told_first(self) -> None:
-        """By a file: it looks away while clients are served as ever, and nobody is refused when the daemon ends."""
-        port = free_port()
-        away = self.directory / "away"
-        server = self.daemon(
-            2,
-            "30s",
-            REGISTRY_HTTP_DEBUG_ADDR=f"127.0.0.1:{port}",
-            REGISTRY_HEALTH=f"{{file: [{{file: '{away}', interval: 100ms}}]}}",
-        )
-        operator = Client(port)
-        self.assertEqual(operator.get("/readyz").status, 200)
-        away.touch()
-        wait_until(lambda: operator.get("/readyz").status == 503, 5, "the file to be seen")
-        server.client.push_blob("a/b", noise(1000))
-        self.assertEqual(operator.get("/livez").status, 200)
-        away.unlink()
-        wait_until(lambda: operator.get("/readyz").status == 200, 5, "it to be seen that the file is gone")
+    def test_behind_a_load_balancer(self) -> None:
+        """Two daemons on one directory, and nginx before them: one is restarted, and nobody notices."""
+        one = self.daemon(2, "20s")
+        other = Regd(self.directory / "other", one.data, {"REGISTRY_HTTP_WORKERS": "2", "REGISTRY_HTTP_DRAINTIMEOUT": "20s"})
+        self.addCleanup(other.stop)
+        other.start()
+        nginx = Nginx(self.directory / "nginx", one.port)
+        configuration = self.directory / "nginx" / "nginx.conf"
+        text = configuration.read_text(encoding="utf-8")
+        both = text.replace(f"server 127.0.0.1:{one.port};", f"server 127.0.0.1:{one.port}; server 127.0.0.1:{other.port};")
+        self.assertNotEqual(text, both)
+        configuration.write_text(both, encoding="utf-8")
+        self.addCleanup(nginx.stop)
+        nginx.start()
+        enough = threading.Event()
+        failed: list[str] = []
+        pushed: list[str] = []
+
+        def push() -> None:
+            while not enough.is_set():
+                try:
+                    pushed.append(nginx.client.push_blob("a/b", noise(20_000)))
+                except (AssertionError, OSError, http.client.HTTPException) as error:
+                    failed.append(repr(error))
+
+        pushing = [threading.Thread(target=push) for _ in range(3)]
+        for thread in pushing:
+            thread.start()
+        try:
+            time.sleep(1)
+            self.assertIn(one.stop(), ENDED)
+            time.sleep(1)
+            # nginx comes back to it ten seconds after it was refused; the other one has to be there for so long.
+            one.start()
+            time.sleep(1)
+        finally:
+            enough.set()
+            for thread in pushing:
+                thread.join()
+        self.assertEqual(failed[:3], [])
+        self.assertGreater(len(pushed), 100)
+        for digest in pushed:
+            self.assertEqual(one.client.request("HEAD", f"/v2/a/b/blobs/{digest}").status, 200)
 
 
 class CutOffTest(DrainCase):
