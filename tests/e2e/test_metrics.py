@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -38,18 +40,42 @@ proxy:
   cache: {{interval: 1s}}
 notifications:
   endpoints:
-    - {{name: somebody, url: "http://127.0.0.1:{nobody}/events", timeout: 1s, threshold: 1, backoff: 1s}}
+    - {{name: somebody, url: "http://127.0.0.1:{receiver}/events", timeout: 5s, threshold: 1, backoff: 1s}}
 """
 
 
+class Receiver(BaseHTTPRequestHandler):
+    """Takes events, and says nothing."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - http.server's name
+        return
+
+
 class MetricsTest(GroupTestCase):
+    def receiver(self) -> int:
+        """
+        :return: The port of somebody who takes events until the end of the test.
+        """
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(thread.join)
+        self.addCleanup(server.shutdown)
+        return server.server_port
+
     def make_with(self, debug: int) -> Regd:
         """
         :param debug: The port of the page.
         :return: A daemon with two workers, that has all its chores done all the time.
         """
         server = Regd(self.directory / self._testMethodName)
-        text = CONFIGURATION.format(data=server.data, port=server.port, debug=debug, nobody=free_port())
+        text = CONFIGURATION.format(data=server.data, port=server.port, debug=debug, nobody=free_port(), receiver=self.receiver())
         server.configuration.write_text(text, encoding="utf-8")
         self.addCleanup(server.stop)
         server.start()
@@ -83,6 +109,7 @@ class MetricsTest(GroupTestCase):
         wait_until(
             lambda: 'regd_chore_removed_total{chore="collection",what="blobs"} 3.0' in page(), 30, "what was deleted to be collected"
         )
+        wait_until(lambda: 'registry_notifications_status_total{code="200 OK"' in page(), 30, "events to be taken")
         text = page()
         families = {family.name: family for family in text_string_to_metric_families(text)}
         found: dict[str, tuple[str, set[str]]] = {}
