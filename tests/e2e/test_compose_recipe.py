@@ -39,7 +39,7 @@ IMAGE = json.dumps(
 # What may differ between two servers that give the same answer: the time, the
 # name of the program, and whether it says that the connection stays open,
 # which HTTP/1.1 means anyway (RFC 9112, section 9.3).
-INCIDENTAL = frozenset({"date", "server", "connection"})
+INCIDENTAL = frozenset({"date", "server", "connection", "x-request-id"})
 
 # JSON has no parameter charset (RFC 8259, section 11). registry:2 sends one all
 # the same, registry:3 does not, and no client looks at it.
