@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,6 +13,7 @@ from tests.e2e.group import GroupTestCase
 from tests.e2e.images import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from tests.e2e.process import free_port, wait_until
 from tests.e2e.rawhttp import Client
+from tests.e2e.receiver import Receiver
 from tests.telemetry.promql import parse
 from tests.telemetry.test_metrics_page import ALERTS, DASHBOARD, PAGE, ROW, expressions
 
@@ -40,42 +39,21 @@ proxy:
   cache: {{interval: 1s}}
 notifications:
   endpoints:
-    - {{name: somebody, url: "http://127.0.0.1:{receiver}/events", timeout: 5s, threshold: 1, backoff: 1s}}
+    - {{name: somebody, url: "{hook}", timeout: 1s, threshold: 1, backoff: 1s}}
 """
 
 
-class Receiver(BaseHTTPRequestHandler):
-    """Takes events, and says nothing."""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - http.server's name
-        return
-
-
 class MetricsTest(GroupTestCase):
-    def receiver(self) -> int:
-        """
-        :return: The port of somebody who takes events until the end of the test.
-        """
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        self.addCleanup(server.server_close)
-        self.addCleanup(thread.join)
-        self.addCleanup(server.shutdown)
-        return server.server_port
-
     def make_with(self, debug: int) -> Regd:
         """
         :param debug: The port of the page.
-        :return: A daemon with two workers, that has all its chores done all the time.
+        :return: A daemon with two workers, that has all its chores done all the time, and tells somebody of all that happens.
         """
+        receiver = Receiver()
+        self.addCleanup(receiver.stop)
+        receiver.start()
         server = Regd(self.directory / self._testMethodName)
-        text = CONFIGURATION.format(data=server.data, port=server.port, debug=debug, nobody=free_port(), receiver=self.receiver())
+        text = CONFIGURATION.format(data=server.data, port=server.port, debug=debug, nobody=free_port(), hook=receiver.url)
         server.configuration.write_text(text, encoding="utf-8")
         self.addCleanup(server.stop)
         server.start()
