@@ -8,11 +8,13 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from tests.e2e.daemon import Regd
 from tests.e2e.group import GroupTestCase
-from tests.e2e.process import wait_until
+from tests.e2e.process import free_port, wait_until
+from tests.e2e.rawhttp import Client
 from tests.e2e.receiver import Receiver
 from tests.e2e.test_workers import MANIFEST, manifest
 
@@ -178,3 +180,76 @@ class OutageTest(NotificationsTestCase):
         self.start(self.server)
         self.goes_on(self.flaky)
         self.check()
+
+
+class RefusedTest(NotificationsTestCase):
+    def test_counted_and_put_aside(self) -> None:
+        """
+        What an endpoint refuses again and again goes to a file, and does not hold up the rest; an endpoint that is added is told from then on;
+        and the counters of all workers are one.
+        """
+        port = free_port()
+        picky, late = self.receiver(), self.receiver()
+        picky.status = 400
+        endpoints = [{"name": "picky", "url": picky.url, "threshold": 2, "backoff": "100ms", "ignore": {"actions": ["pull"]}}]
+        server = self.daemon(endpoints)
+        text = server.configuration.read_text(encoding="utf-8")
+        debug = f"http:\n  debug: {{addr: '127.0.0.1:{port}', prometheus: {{enabled: true}}}}\n"
+        server.configuration.write_text(text.replace("http:\n", debug, 1), encoding="utf-8")
+        self.start(server)
+        operator = Client(port)
+        for number in range(4):
+            digest = server.client.push_blob("a/b", b"blob %d" % number)
+            self.assertEqual(server.client.get(f"/v2/a/b/blobs/{digest}").status, 200)
+
+        def told() -> dict[str, Any]:
+            found: dict[str, Any] = json.loads(operator.get("/debug/vars").body)["notifications"]
+            return found
+
+        wait_until(lambda: told()["endpoints"]["picky"]["undelivered"] == 4, 30, "what is refused to be put aside")
+        (path,) = server.data.rglob("undelivered")
+        lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+        self.assertEqual([line["event"]["id"] for line in lines], list(dict.fromkeys(one.event["id"] for one in picky.requests)))
+        self.assertEqual({(line["endpoint"], line["reason"]) for line in lines}, {("picky", "it answers 400")})
+        picky.status = 200
+        self.configure(server, [*endpoints, {"name": "late", "url": late.url}])
+        server.program.send(signal.SIGHUP)
+        wait_until(lambda: "late" in told()["endpoints"], 30, "the configuration to be read")
+        wait_until(lambda: server.program.output().count("in 2 workers") >= 1, 30, "the workers to have read it")
+        digest = server.client.push_blob("a/b", b"another")
+        server.client.get(f"/v2/a/b/blobs/{digest}")
+        wait_until(lambda: len(picky.taken) == 1 and len(late.taken) == 2, 30, "the last events")
+        self.assertEqual([one.event["action"] for one in late.taken], ["push", "pull"])
+
+        found = told()
+        self.assertEqual((found["events"], found["recorded"], found["dropped"]), ({"picky": 5, "late": 2}, 6, 0))
+        one = found["endpoints"]["picky"]
+        self.assertEqual([one[key] for key in ("delivered", "failures", "undelivered", "pending")], [1, 8, 4, 0])
+        page = operator.get("/metrics").body.decode()
+        for line in (
+            'registry_notifications_events_total{endpoint="picky",type="Events"} 5.0',
+            'registry_notifications_events_total{endpoint="picky",type="Successes"} 1.0',
+            'registry_notifications_events_total{endpoint="picky",type="Failures"} 8.0',
+            'registry_notifications_events_total{endpoint="late",type="Events"} 2.0',
+            'registry_notifications_status_total{code="400 Bad Request",endpoint="picky"} 8.0',
+            'registry_notifications_pending_total{endpoint="picky"} 0.0',
+            'regd_notifications_undelivered_total{endpoint="picky"} 4.0',
+        ):
+            self.assertIn(line, page)
+
+    def test_idle(self) -> None:
+        """To look whether there is room costs next to nothing where nothing happens."""
+        server = self.daemon([{"name": "hook", "url": self.receiver().url}])
+        self.start(server)
+        server.client.push_blob("a/b", b"x")
+        time.sleep(1)
+
+        def spent() -> int:
+            pids = (server.program.pid, *server.program.children())
+            fields = [Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split() for pid in pids]
+            return sum(int(field[11]) + int(field[12]) for field in fields)
+
+        before = spent()
+        time.sleep(6)
+        # In ticks of 10 ms.
+        self.assertLessEqual(spent() - before, 2)

@@ -157,6 +157,20 @@ class JournalTest(TestCase):
         journal.append([b"last"])
         self.assertEqual(everything(journal)[-1], b"last")
 
+    def test_count(self) -> None:
+        """How many are behind any cursor, whatever was counted before, and what was removed since."""
+        journal = self.journal(segment=60)
+        records = [b"%d" % number for number in range(20)]
+        cursors = [Cursor()]
+        for number, one in enumerate(records):
+            journal.append([one])
+            cursors.append(journal.read(cursors[-1]).records[0][1])
+            for place in (0, number // 2, number):
+                self.assertEqual(journal.count(cursors[place]), number + 1 - place)
+        journal.trim(cursors[10].segment)
+        self.assertEqual([journal.count(cursor) for cursor in cursors[10:]], list(range(10, -1, -1)))
+        self.assertEqual(self.journal().count(Cursor()), 0)
+
     def test_disk_full(self) -> None:
         """Half a record stays, is passed over, and does no harm to what follows; nobody's cursor stands behind the end."""
         journal = self.journal()

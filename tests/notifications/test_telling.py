@@ -285,6 +285,24 @@ class DeliveryTest(Base):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.stop(delivery)
 
+    def test_counters_stay(self) -> None:
+        """Over another configuration of the endpoint; and what waits is counted when somebody asks."""
+        delivery = self.delivery(Endpoint("a", "http://a/"))
+        self.put(event("1"), event("2"), event("3"))
+        delivery.wake()
+        self.receivers["a"].answer(200)
+        self.receivers["a"].answer(503)
+        self.receivers = {}
+        delivery.configure(Notifications((Endpoint("a", "http://other/"),)))
+        self.receivers["a"].fail()
+        self.successResultOf(Deferred.fromCoroutine(delivery.refresh()))
+        found: Any = delivery.variables()
+        one = found["endpoints"]["a"]
+        self.assertEqual([one[key] for key in ("delivered", "failures", "errors", "pending")], [1, 1, 1, 2])
+        self.assertEqual(one["statuses"], {"200": 1, "503": 1})
+        self.assertEqual(found["journal_bytes"], self.journal.size())
+        self.stop(delivery)
+
     def test_room(self) -> None:
         """What all have been told goes; when there is too much for one that is behind, its oldest are given up, and no other's."""
         self.journal.limit = 20_000
