@@ -24,7 +24,7 @@ storage:
   filesystem: {{rootdirectory: {data}}}
   delete: {{enabled: true}}
   maintenance:
-    garbagecollect: {{interval: 1s, grace: 0s}}
+    garbagecollect: {{interval: 1s, grace: 4s}}
     uploadpurging: {{enabled: true, interval: 1s, age: 1s, dryrun: false}}
 http:
   addr: 127.0.0.1:{port}

@@ -185,8 +185,8 @@ class OutageTest(NotificationsTestCase):
 class RefusedTest(NotificationsTestCase):
     def test_counted_and_put_aside(self) -> None:
         """
-        What an endpoint refuses again and again goes to a file, and does not hold up the rest; an endpoint that is added is told from then on;
-        and the counters of all workers are one.
+        What an endpoint refuses again and again goes to a file, and does not hold up the rest; an endpoint that is added is told from then
+        on; and the counters of all workers are one.
         """
         port = free_port()
         picky, late = self.receiver(), self.receiver()
