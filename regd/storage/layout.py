@@ -34,12 +34,13 @@ It is the tree of ``registry:2``, to the letter, so that either can serve what t
         │   └── size                                       how many bytes it is going to have, and for which repository it is fetched
         ├── turns/<number>                                 locks of those who ask an upstream for something
         ├── turns/fetch.<number>                           locks of those who make or remove what is in fetching
-        ├── notifications                                   events until their endpoints have been told of them
-        │   ├── <number>.events                             one on each line
-        │   ├── <key>.cursor                                up to where an endpoint has been told
-        │   ├── journal.lock                                a lock of whoever writes one
-        │   ├── sender                                      a lock of the one process that tells
-        │   └── undelivered                                 those that an endpoint will not be told of
+        ├── notifications                                  events until their endpoints have been told of them
+        │   ├── <number>.events                            one on each line
+        │   ├── <key>.cursor                               up to where an endpoint has been told
+        │   ├── journal.lock                               a lock of whoever writes one
+        │   ├── sender                                     a lock of the one process that tells
+        │   ├── undelivered                                those that an endpoint will not be told of, one on each line, as JSON
+        │   └── undelivered.old                            the same, older
         ├── collection.json                                what became of the last collection
         ├── eviction.json                                  what became of the last eviction
         ├── purge.json                                     what became of the last purge of uploads

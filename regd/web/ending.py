@@ -1,4 +1,7 @@
-"""A channel that can be told that its daemon is about to stop: what has been asked is answered, nothing else is taken, and it closes."""
+"""
+Channels and ports that can be told that their daemon is about to stop. Who has connected is accepted; what has been asked is answered,
+nothing else is taken, and the connection closes.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,14 @@ from twisted.python.failure import Failure
 
 from regd.web.strict import StrictChannel
 
-__all__ = ["ARRIVING", "EndingChannel"]
+__all__ = ["ARRIVING", "EndingChannel", "LeavingPort"]
 
 #: How long a client that has just connected may then take for its first request, in seconds: a way over slow lines and back. Go's server,
 #: that of registry:2, gives them five.
 ARRIVING: Final = 2.0
+
+#: How many may wait to be accepted, or more.
+_MOST_WAITING: Final = 1024
 
 
 class EndingChannel(StrictChannel):
@@ -63,3 +69,24 @@ class EndingChannel(StrictChannel):
         if self._leaving is not None and self._leaving.active():
             self._leaving.cancel()
         super().connectionLost(reason)
+
+
+class LeavingPort:
+    """
+    Mixed into Twisted's ports, for their end. The kernel resets connections that nobody has accepted when their socket is closed, and a
+    proxy in front does not ask twice for a change. So they are accepted first.
+    """
+
+    #: Whether the socket outlives us, and its queue with it, for whoever serves next.
+    queue_stays = False
+
+    def accept_waiting(self: Any) -> None:
+        """Accept all who have connected."""
+        self.numberAccepts = _MOST_WAITING
+        self.doRead()
+
+    def connectionLost(self: Any, reason: Failure) -> None:  # noqa: N802 - Twisted's name
+        """Close the socket."""
+        if not self.queue_stays:
+            self.accept_waiting()
+        super().connectionLost(reason)  # type: ignore[misc] # that of a port

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 
+from regd.web.ending import LeavingPort
 from regd.web.relay import WORTHWHILE, Relay
 
 __all__ = [
@@ -316,7 +317,7 @@ class _SendingServer(SendingTransport, tcp.Server):
     """An accepted TCP connection."""
 
 
-class SendingPort(tcp.Port):
+class SendingPort(LeavingPort, tcp.Port):
     """A listening TCP socket whose connections can send files."""
 
     transport = _SendingServer
@@ -326,7 +327,7 @@ class _SendingUnixServer(SendingTransport, unix.Server):
     """An accepted connection of a Unix socket."""
 
 
-class SendingUnixPort(unix.Port):
+class SendingUnixPort(LeavingPort, unix.Port):
     """A listening Unix socket whose connections can send files."""
 
     transport = _SendingUnixServer

@@ -12,7 +12,8 @@ from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from regd.web.listen import listen, listen_on
+from regd.web.ending import LeavingPort
+from regd.web.listen import BACKLOG, listen, listen_on
 
 __all__ = ["Listening"]
 
@@ -28,12 +29,16 @@ TOLD_EVERY: Final = 60.0
 _OUT_OF = frozenset({EMFILE, ENFILE, ENOBUFS, ENOMEM})
 
 
-class _Accepts:
+class _Accepts(LeavingPort):
     """Mixed into Twisted's ports, for their making and their end. Nothing of Twisted's is made for a connection."""
 
     def doRead(self: Any) -> None:  # noqa: N802 - Twisted's name
         """Somebody connects."""
         self.factory.accept(self.socket)
+
+    def accept_waiting(self: Any) -> None:
+        """All who have connected."""
+        self.factory.accept_all(self.socket)
 
 
 class _Port(_Accepts, tcp.Port):
@@ -82,9 +87,13 @@ class Listening(Factory):
         self._paused = paused
         self._read_or_not()
 
-    def accept(self, listening: socket.socket) -> None:
-        """Accept who has connected."""
-        for _ in range(AT_ONCE):
+    def accept(self, listening: socket.socket, limit: int = AT_ONCE) -> None:
+        """
+        Accept who has connected.
+
+        :param limit: how many at most.
+        """
+        for _ in range(limit):
             try:
                 connection, _ = listening.accept()
             except BlockingIOError:
@@ -98,6 +107,11 @@ class Listening(Factory):
             self._accepted(connection)
             if self._paused:
                 return
+
+    def accept_all(self, listening: socket.socket) -> None:
+        """Accept all who have connected, if anybody can be accepted now."""
+        if not self._paused and self._exhausted is None:
+            self.accept(listening, BACKLOG)
 
     def stopFactory(self) -> None:  # noqa: N802 - Twisted's name
         """It listens no longer."""

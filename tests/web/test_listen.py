@@ -195,3 +195,29 @@ class UnixTests(ListenCase):
 
     def test_a_directory_that_is_not_there(self) -> None:
         self.refused(UnixAddress(str(self.directory / "none" / "socket")))
+
+
+class EndTests(ListenCase):
+    async def test_who_has_connected_is_answered(self) -> None:
+        """Also who was still in the kernel's queue when the port was closed."""
+        for address in (TCPAddress("127.0.0.1", 0), UnixAddress(str(self.directory / "socket"))):
+            port: Any = self.listen(address)
+            found = port.getHost()
+            clients = [
+                socket.create_connection(("127.0.0.1", found.port), 10) if isinstance(found, IPv4Address) else self.connected(found.name)
+                for _ in range(5)
+            ]
+            for client in clients:
+                self.addCleanup(client.close)
+                client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            # Nothing has been accepted, because the event loop has had no turn since.
+            await maybeDeferred(port.stopListening)
+            for client in clients:
+                answered = await deferToThread(client.recv, 1000)
+                self.assertTrue(answered.startswith(b"HTTP/1.0 200 OK"), (address, answered))
+
+    def connected(self, path: bytes) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(10)
+        client.connect(path)
+        return client
