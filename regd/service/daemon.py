@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
@@ -34,6 +35,7 @@ from regd.telemetry.logs import LineObserver
 from regd.telemetry.samples import Samples
 from regd.web.debug import DebugApi, MetricsPage
 from regd.web.dispatch import Dispatcher
+from regd.web.ending import HANDSHAKE, turn_away
 from regd.web.leaf import Leaf
 from regd.web.listen import url_of
 from regd.web.request import StreamingRequest, StreamingSite
@@ -274,6 +276,10 @@ class RegistryService(MultiService):
         timeout = self.serving.config.http.draintimeout
         self._manager.stopping(f"requests have {timeout:g} s to finish", timeout + SETTLE + _LAST)
         tidied = Deferred.fromCoroutine(self.upkeep.stop())
+        if timeout > 0:
+            for port in self.ports.serving:
+                turn_away(port)
+            await deferLater(self._reactor, HANDSHAKE)
         for port in self.ports.serving:
             await maybeDeferred(port.stopListening)
         count = self.serving.connections if self.group is None else self.group.connections

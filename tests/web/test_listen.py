@@ -21,6 +21,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from regd.config import TCPAddress, UnixAddress
+from regd.web.ending import turn_away
 from regd.web.listen import listen, url_of
 from regd.web.request import StreamingRequest, StreamingSite
 from tests.web.test_request import Resource, answer
@@ -215,6 +216,21 @@ class EndTests(ListenCase):
             for client in clients:
                 answered = await deferToThread(client.recv, 1000)
                 self.assertTrue(answered.startswith(b"HTTP/1.0 200 OK"), (address, answered))
+
+    async def test_who_comes_later_is_turned_away(self) -> None:
+        """Without a word: whoever gets as far as sending a request is answered."""
+        port: Any = self.listen(TCPAddress("127.0.0.1", 0))
+        address = ("127.0.0.1", port.getHost().port)
+        early = socket.create_connection(address, 10)
+        self.addCleanup(early.close)
+        turn_away(port)
+        with self.assertRaises(TimeoutError):
+            socket.create_connection(address, 0.2)
+        early.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        await maybeDeferred(port.stopListening)
+        self.assertTrue((await deferToThread(early.recv, 1000)).startswith(b"HTTP/1.0 200 OK"))
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection(address, 10)
 
     def connected(self, path: bytes) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
