@@ -167,6 +167,8 @@ class RegistryService(MultiService):
         self._health.start()
         for number, handler in ((signal.SIGHUP, self._reread), (signal.SIGUSR1, self._reopen)):
             self._signals_before[number] = self._on_signal(number, handler)
+        # Twisted has its handlers of signals by then.
+        self._reactor.callWhenRunning(self._hear_once)
         self.upkeep.configure()
         if self.group is None:
             self._tell_ready("in one process")
@@ -276,7 +278,7 @@ class RegistryService(MultiService):
         timeout = self.serving.config.http.draintimeout
         self._manager.stopping(f"requests have {timeout:g} s to finish", timeout + SETTLE + _LAST)
         tidied = Deferred.fromCoroutine(self.upkeep.stop())
-        if timeout > 0:
+        if timeout > 0 and self.ports.serving:
             for port in self.ports.serving:
                 turn_away(port)
             await deferLater(self._reactor, HANDSHAKE)
@@ -300,6 +302,24 @@ class RegistryService(MultiService):
             signal.signal(number, before)
         self._log.info("stopped")
 
+    def _hear_once(self) -> None:
+        """
+        What is said twice before we have begun to stop, as by a supervisor that tells all processes of ours, reaches Twisted once. It would
+        log with a traceback that it cannot stop twice.
+        """
+        said: list[int] = []
+
+        def told(number: int, frame: Any) -> None:
+            said.append(number)
+            if len(said) == 1:
+                self._ending[signal.Signals(number)](number, frame)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before = signal.getsignal(number)
+            if callable(before):
+                self._ending[number] = before
+                signal.signal(number, told)
+
     def _hear_again(self) -> None:
         """From now on SIGTERM and SIGINT say that we are to end now. Twisted would find that it cannot stop twice."""
         begun = self._reactor.seconds()
@@ -309,7 +329,8 @@ class RegistryService(MultiService):
                 self._cut_off()
 
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._ending[number] = signal.signal(number, lambda _number, _frame: self._reactor.callFromThread(cut_off))
+            before = signal.signal(number, lambda _number, _frame: self._reactor.callFromThread(cut_off))
+            self._ending.setdefault(number, before)
 
     def _cut_off(self) -> None:
         self._log.warn("told to stop again: requests that have not finished are cut off")

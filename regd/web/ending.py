@@ -29,8 +29,8 @@ HANDSHAKE: Final = 0.1
 #: socket(7); Python has no name for it.
 _SO_ATTACH_FILTER: Final = 26
 
-#: Drops packets that have SYN set, byte 13 of the header having the flags (RFC 9293, section 3.1), and takes all others. Instructions of BPF
-#: in its classic form, each a code, two jumps and an operand.
+#: Drops packets that have SYN set, byte 13 of the header having the flags (RFC 9293, section 3.1), and takes all others. These are
+#: instructions of BPF in its classic form, each a code, two jumps and an operand.
 _NO_SYN: Final = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 
 #: How many may wait to be accepted, or more.
