@@ -92,6 +92,10 @@ class RequestIdTest(GroupTestCase):
                 self.assertIn(f"http.request.id={answer.headers['x-request-id']} ", line)
 
 
+#: How many each client sends: for longer than the tenth of a second that lines gather for, many times.
+REQUESTS = 2000
+
+
 class AccessFileTest(GroupTestCase):
     def serve(self, **environment: str) -> tuple[Regd, Path]:
         path = self.directory / self._testMethodName / "logs" / "access.log"
@@ -104,7 +108,7 @@ class AccessFileTest(GroupTestCase):
 
         def load(client: int) -> None:
             wire = Wire(server.port)
-            for number in range(400):
+            for number in range(REQUESTS):
                 ask(wire, "GET", f"/v2/?{client}x{number}={'a' * (number % 300)}")
             wire.close()
 
@@ -126,7 +130,7 @@ class AccessFileTest(GroupTestCase):
         found = [match[1] for line in lines if (match := whole.fullmatch(line))]
         others = [line for line in lines if not whole.fullmatch(line) and '"GET /v2/ HTTP' not in line]
         self.assertEqual(others, [])
-        self.assertEqual(sorted(found), sorted(f"{client}x{number}" for client in range(4) for number in range(400)))
+        self.assertEqual(sorted(found), sorted(f"{client}x{number}" for client in range(4) for number in range(REQUESTS)))
         self.assertNotIn('"GET ', server.program.output())
 
     def test_copied_and_truncated(self) -> None:
