@@ -198,6 +198,14 @@ class Program:
         """
         return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii").split()]
 
+    def ticks(self) -> int:
+        """
+        :return: The processor time that it and its children have taken so far, in ticks of 10 ms.
+        """
+        pids = (self.pid, *self.children())
+        fields = [Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split() for pid in pids]
+        return sum(int(field[11]) + int(field[12]) for field in fields)
+
     def memory(self) -> Memory:
         """
         :return: What the largest of its processes, itself and its children, holds now, and the most that any of them ever held.
