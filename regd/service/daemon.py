@@ -35,8 +35,8 @@ from regd.telemetry.logs import LineObserver
 from regd.telemetry.samples import Samples
 from regd.web.debug import DebugApi, MetricsPage
 from regd.web.dispatch import Dispatcher
-from regd.web.ending import HANDSHAKE, turn_away
 from regd.web.leaf import Leaf
+from regd.web.leaving import HANDSHAKE, turn_away
 from regd.web.listen import url_of
 from regd.web.request import StreamingRequest, StreamingSite
 from regd.web.site import Root

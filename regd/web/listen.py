@@ -6,7 +6,7 @@ import os
 import socket
 import stat
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError
@@ -16,10 +16,10 @@ from twisted.internet.unix import Port as UnixPort
 
 from regd.web.transport import SendingPort, SendingUnixPort
 
-__all__ = ["BACKLOG", "listen", "listen_on", "url_of"]
+__all__ = ["listen", "listen_on", "url_of"]
 
 #: How many connections may wait to be accepted.
-BACKLOG: Final = 1024
+_BACKLOG = 1024
 
 #: Everybody on the machine may use a Unix socket of ours; who may reach it is decided by its directory.
 _SOCKET_MODE = 0o666
@@ -58,9 +58,9 @@ def listen(
     site.noisy = False
     if hasattr(address, "path"):
         _remove_stale(address.path)
-        port: Any = unix(os.fsencode(address.path), site, BACKLOG, _SOCKET_MODE, reactor)
+        port: Any = unix(os.fsencode(address.path), site, _BACKLOG, _SOCKET_MODE, reactor)
     else:
-        port = tcp(address.port, site, BACKLOG, _interface(address.host), reactor)
+        port = tcp(address.port, site, _BACKLOG, _interface(address.host), reactor)
     port.startListening()
     if not hasattr(address, "path"):
         _keep_alive(port.socket)

@@ -24,7 +24,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 
-from regd.web.ending import LeavingPort
+from regd.web.leaving import LeavingPort
 from regd.web.relay import WORTHWHILE, Relay
 
 __all__ = [

@@ -12,8 +12,8 @@ from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from regd.web.ending import LeavingPort
-from regd.web.listen import BACKLOG, listen, listen_on
+from regd.web.leaving import LeavingPort
+from regd.web.listen import listen, listen_on
 
 __all__ = ["Listening"]
 
@@ -38,7 +38,7 @@ class _Accepts(LeavingPort):
 
     def accept_waiting(self: Any) -> None:
         """All who have connected."""
-        self.factory.accept_all(self.socket)
+        self.factory.accept_all(self.socket, self.backlog)
 
 
 class _Port(_Accepts, tcp.Port):
@@ -108,10 +108,14 @@ class Listening(Factory):
             if self._paused:
                 return
 
-    def accept_all(self, listening: socket.socket) -> None:
-        """Accept all who have connected, if anybody can be accepted now."""
+    def accept_all(self, listening: socket.socket, limit: int) -> None:
+        """
+        Accept all who have connected, if anybody can be accepted now.
+
+        :param limit: how many the queue holds.
+        """
         if not self._paused and self._exhausted is None:
-            self.accept(listening, BACKLOG)
+            self.accept(listening, limit)
 
     def stopFactory(self) -> None:  # noqa: N802 - Twisted's name
         """It listens no longer."""

@@ -84,11 +84,11 @@ class AcceptTests(SynchronousTestCase):
     def test_at_the_end(self) -> None:
         """Nobody is left in the queue, unless there is nobody to take them."""
         source: Any = FakeSocket(*range(listening.AT_ONCE + 3))
-        self.listening.accept_all(source)
+        self.listening.accept_all(source, 1024)
         self.assertEqual(len(self.accepted), listening.AT_ONCE + 3)
         source.outcomes[:] = ["one more"]
         self.listening.pause(paused=True)
-        self.listening.accept_all(source)
+        self.listening.accept_all(source, 1024)
         self.assertEqual(source.outcomes, ["one more"])
 
     def test_until_nobody_can_take_more(self) -> None:
