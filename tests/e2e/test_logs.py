@@ -178,14 +178,15 @@ class AccessFileTest(GroupTestCase):
         self.assertNotIn("raceback", failed.stderr)
 
     def test_a_full_disk(self) -> None:
-        """Requests are answered as ever, and a process says it once."""
-        server = self.make(1, {"REGISTRY_LOG_ACCESSLOG_PATH": "/dev/full"})
-        for _ in range(3):
-            self.assertEqual(server.client.get("/v2/").status, 200)
-            self.wait_log(server, "lines of the access log are lost: No space left on device")
+        """Requests are answered as ever, and each worker says it once."""
+        server = self.make(2, {"REGISTRY_LOG_ACCESSLOG_PATH": "/dev/full"})
+        for wire in self.wires(server, 2).values():
+            for _ in range(4):
+                self.assertEqual(ask(wire, "GET", "/v2/").status, 200)
+        self.wait_log(server, "lines of the access log are lost: No space left on device", 2)
         self.assertEqual(server.client.get("/v2/").status, 200)
         server.stop()
-        self.assertEqual(server.program.output().count("are lost"), 1)
+        self.assertEqual(server.program.output().count("are lost"), 2)
 
 
 class LevelsTest(GroupTestCase):
