@@ -26,10 +26,12 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "manifest": frozenset({"names", "errors"}),
     "config": frozenset({"names", "errors"}),
     "storage": frozenset({"names", "errors"}),
+    # The rules, users and keys are the configuration's values.
+    "auth": frozenset({"config", "names", "errors"}),
     "maintenance": frozenset({"storage", "manifest", "names", "errors", "pace", "moments", "processes", "spans"}),
     "registry": frozenset({"maintenance", "storage", "manifest", "names", "errors", "pace", "moments", "spans"}),
     "telemetry": frozenset({"config", "storage", "moments", "spans", "asked"}),
-    "web": frozenset({"registry", "storage", "manifest", "names", "errors", "telemetry", "spans", "asked"}),
+    "web": frozenset({"auth", "registry", "storage", "manifest", "names", "errors", "telemetry", "spans", "asked"}),
     # Its routes, upstreams and time-outs are the configuration's values; what it does not do itself, the channel of web does.
     # Its cache keeps what it fetches by the registry's rules, and in its storage.
     "proxy": frozenset({"config", "web", "registry", "storage", "manifest", "names", "errors", "pace", "spans", "asked"}),
@@ -38,7 +40,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "notifications": frozenset({"config", "web", "registry", "manifest", "names", "errors", "moments"}),
     "service": frozenset(
         {
-            *("workers", "proxy", "notifications"),
+            *("auth", "workers", "proxy", "notifications"),
             *("web", "telemetry", "registry", "maintenance", "storage", "config", "manifest", "names", "errors"),
             "moments",
             "asked",
@@ -47,7 +49,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "worker": frozenset({"service"}),
     # A program without an event loop: it needs neither the service nor HTTP, and takes a third of their memory without.
     "maintain": frozenset({"maintenance"}),
-    "cli": frozenset({"service", "maintenance", "storage", "config", "names", "moments"}),
+    "cli": frozenset({"auth", "service", "maintenance", "storage", "config", "names", "moments"}),
 }
 
 # Where a room may see only one module of another: the seam between them.
@@ -60,7 +62,7 @@ ONLY_THROUGH: dict[tuple[str, str], frozenset[str]] = {
 PURE = frozenset({"errors", "names", "manifest", "pace", "moments", "spans"})
 
 # Rooms that must not know HTTP.
-WITHOUT_HTTP = PURE | {"config", "storage", "maintenance", "registry"}
+WITHOUT_HTTP = PURE | {"auth", "config", "storage", "maintenance", "registry"}
 HTTP_PACKAGES = ("twisted.web", "klein", "treq")
 
 LONGEST = 450

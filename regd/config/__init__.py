@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from regd.config.addresses import TCPAddress, UnixAddress
+from regd.config.authvalues import Auth, Htpasswd, Issuer, Rule, Silly, TokenAuth
 from regd.config.caching import CacheLimits, CacheUpstream, PullThrough
 from regd.config.error import ConfigError
 from regd.config.healthvalues import FileCheck, HealthChecks, HTTPCheck, StorageCheck, TCPCheck
@@ -39,13 +40,17 @@ from regd.config.model import (
 from regd.config.notifying import Endpoint, Ignore, Notifications
 from regd.config.proxying import HealthCheck, Limits, Route, Timeouts, Upstream, UpstreamTLS
 from regd.config.report import Report, check
+from regd.config.tlsvalues import HSTS, TLS, KeyPair, LetsEncrypt
 from regd.config.tracingvalues import Tracing
 from regd.config.window import Window
 
 __all__ = [
     "DEFAULT_PATH",
+    "HSTS",
     "HTTP",
+    "TLS",
     "AccessLog",
+    "Auth",
     "CacheLimits",
     "CacheUpstream",
     "Catalog",
@@ -60,9 +65,13 @@ __all__ = [
     "HTTPCheck",
     "HealthCheck",
     "HealthChecks",
+    "Htpasswd",
     "Ignore",
     "InMemoryStorage",
     "IndexRules",
+    "Issuer",
+    "KeyPair",
+    "LetsEncrypt",
     "Limits",
     "Loaded",
     "Log",
@@ -77,12 +86,15 @@ __all__ = [
     "Report",
     "ReverseProxy",
     "Route",
+    "Rule",
+    "Silly",
     "Storage",
     "StorageCheck",
     "TCPAddress",
     "TCPCheck",
     "Tags",
     "Timeouts",
+    "TokenAuth",
     "Tracing",
     "URLRules",
     "UnixAddress",

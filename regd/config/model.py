@@ -12,11 +12,13 @@ from types import MappingProxyType
 from typing import Literal
 
 from regd.config.addresses import TCPAddress, UnixAddress
+from regd.config.authvalues import Auth, Rule
 from regd.config.caching import PullThrough
 from regd.config.healthvalues import HealthChecks
 from regd.config.notifying import Notifications
 from regd.config.patterns import Pattern
 from regd.config.proxying import Limits, Route
+from regd.config.tlsvalues import TLS
 from regd.config.tracingvalues import Tracing
 from regd.config.window import Window
 
@@ -200,6 +202,7 @@ class HTTP:
     :ivar headers: names as the operator wrote them, each with at least one value; checked against RFC 9110 section 5.
     :ivar draintimeout: seconds that requests in flight get when the daemon stops; 0 does not wait.
     :ivar workers: processes that serve; ``None`` for as many as the machine has cores to use, up to 4.
+    :ivar tls: ``None`` for plain HTTP.
     """
 
     addr: TCPAddress | UnixAddress
@@ -212,6 +215,7 @@ class HTTP:
     workers: int | None
     debug: Debug
     limits: Limits = field(default_factory=Limits)
+    tls: TLS | None = None
 
 
 @dataclass(frozen=True)
@@ -323,7 +327,11 @@ class ReverseProxy:
 
 @dataclass(frozen=True)
 class Config:
-    """All of it."""
+    """All of it.
+
+    :ivar access: what who may do; ``None`` where nothing is said: whoever is known may do everything.
+    :ivar groups: the names of users by the name of their group.
+    """
 
     version: str
     log: Log
@@ -337,6 +345,9 @@ class Config:
     health: HealthChecks = field(default_factory=HealthChecks)
     notifications: Notifications = field(default_factory=Notifications)
     tracing: Tracing = field(default_factory=Tracing)
+    auth: Auth = field(default_factory=Auth)
+    access: tuple[Rule, ...] | None = None
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)
