@@ -34,6 +34,7 @@ __all__ = [
     "TagInvalid",
     "TooManyRequests",
     "TooManyTags",
+    "Unauthorized",
     "Unavailable",
     "Unknown",
     "Unsupported",
@@ -184,7 +185,7 @@ class TagInvalid(RegistryError):
 
 
 class TooManyRequests(RegistryError):
-    """The upstream that this is a cache of wants to be asked later; ``Retry-After`` says when."""
+    """To be asked later: by this registry, or by the upstream that it is a cache of; ``Retry-After`` says when."""
 
     code, status, default_message = "TOOMANYREQUESTS", 429, "too many requests"
 
@@ -199,6 +200,12 @@ class Unsupported(RegistryError):
     """The operation does not exist here, or is switched off."""
 
     code, status, default_message = "UNSUPPORTED", 405, "The operation is unsupported."
+
+
+class Unauthorized(RegistryError):
+    """Somebody might do this who says, and shows, who they are; ``WWW-Authenticate`` says how."""
+
+    code, status, default_message = "UNAUTHORIZED", 401, "authentication required"
 
 
 class Unavailable(RegistryError):

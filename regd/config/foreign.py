@@ -20,7 +20,7 @@ _SCHEMA1 = "manifests of schema 1 are refused"
 
 _DRIVERS = "filesystem or inmemory"
 _NO_DRIVER = "this version does not have the driver"
-_NO_AUTH = "this version cannot ask who a client is, and must not start open where the configuration says that it is protected"
+_NO_AUTH = "this version does not have this way to log in, and must not start open where the configuration says that it is protected"
 _NO_TLS = "this version does not speak TLS, and must not start in plain text where the configuration says otherwise"
 
 
@@ -56,10 +56,9 @@ FOREIGN: tuple[Row, ...] = (
     ),
     *_drivers(),
     Ignored("storage.tag.concurrencylimit", "tags are looked up within storage.filesystem.maxthreads"),
-    Refused("auth.silly", _NO_AUTH, "none", presence=True),
-    Refused("auth.htpasswd", _NO_AUTH, "none", presence=True),
-    Refused("auth.token", _NO_AUTH, "none", presence=True),
-    Refused("auth.*", _NO_AUTH, "none", presence=True),
+    Refused("auth.silly", _NO_AUTH, "htpasswd or none", presence=True),
+    Refused("auth.token", _NO_AUTH, "htpasswd or none", presence=True),
+    Refused("auth.*", _NO_AUTH, "htpasswd or none", presence=True),
     Ignored("auth.none", "every client may do everything", harmless=("",), free=True),
     *(
         Ignored(f"middleware.{place}", _MIDDLEWARE, inner=_items("name disabled options options.*"))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from regd.config import checks
 from regd.config.addresses import TCPAddress, UnixAddress, parse_unix_address
+from regd.config.auths import ACCESS, GROUPS, HTPASSWD
 from regd.config.caches import PARTS, maxage, maxsize, remote_url, upstreams
 from regd.config.caching import CacheLimits, CacheUpstream
 from regd.config.endpoints import endpoints
@@ -221,6 +222,9 @@ OBEYED: tuple[Key[Any], ...] = (
     TRACING_HEADERS,
     TRACING_SAMPLERATIO,
     TRACING_SERVICENAME,
+    HTPASSWD,
+    ACCESS,
+    GROUPS,
 )
 #: Those that leave nothing to do. They are read all the same: their values have to be right, and may be worth a warning.
 ACCEPTED: tuple[Key[Any], ...] = (INMEMORY, REDIRECT_DISABLE, CACHE_DESCRIPTOR, CACHE_LAYERINFO, CACHE_SIZE, HTTP2_DISABLED)

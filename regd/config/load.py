@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from regd.config import keys
+from regd.config.auths import read_access, read_auth, read_groups
 from regd.config.caches import in_plain_text, make_upstream
 from regd.config.caching import CacheLimits, CacheUpstream, PullThrough
 from regd.config.credentials import read_credentials
@@ -183,6 +184,7 @@ def _config(reading: _Reading) -> Config:
     if isinstance(driver, NoStorage):
         # There is nothing to look after.
         maintenance = replace(maintenance, uploadpurging=UploadPurging(enabled=False))
+    auth, groups = read_auth(reading), read_groups(reading)
     return Config(
         version=get(keys.VERSION),
         log=_log(reading),
@@ -200,6 +202,9 @@ def _config(reading: _Reading) -> Config:
         health=_health(reading),
         notifications=_notifications(reading, driver),
         tracing=_tracing(reading),
+        auth=auth,
+        access=read_access(reading, auth, groups),
+        groups=groups,
     )
 
 

@@ -123,7 +123,7 @@ class RequestListener:
             request.method.decode("ascii", "backslashreplace"),
             request.getHeader("user-agent") or "",
         )
-        return Event(str(uuid.uuid4()), self._now(), action, target, asked, Actor(), self._source)
+        return Event(str(uuid.uuid4()), self._now(), action, target, asked, Actor(request.user_name), self._source)
 
     def _client(self, request: StreamingRequest) -> str:
         """The client's address: what a trusted proxy says that it is, else that of the connection."""

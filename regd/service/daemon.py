@@ -18,11 +18,14 @@ from twisted.python.components import Componentized
 
 from regd import __version__
 from regd.config import Config, ConfigError, FilesystemStorage, InMemoryStorage, Loaded, NoStorage, load
+from regd.config.watched import named_files, pack, read_files
+from regd.service.following import Following
 from regd.service.limits import raise_file_limit
 from regd.service.loglines import configure, make_observer
 from regd.service.measuring import counted_together
 from regd.service.notifying import add_recorded
 from regd.service.ports import CannotListen, Ports
+from regd.service.refusing import refusal
 from regd.service.reread import keep
 from regd.service.serving import SETTLE, Serving
 from regd.service.systemd import Manager
@@ -50,10 +53,6 @@ _SAME = 1.0
 
 #: How long a worker may take to end, beyond what its requests and handlers may, before it is killed, in seconds.
 _MARGIN = 5.0
-
-#: How many failing checks clients are told of, and how long their names may be.
-_FEW_NAMES = 5
-_LONGEST_NAME = 200
 
 #: How long all the rest of our end may take at most: a chore that is told to stop, workers that are killed, in seconds.
 _LAST = 30.0
@@ -122,6 +121,9 @@ class RegistryService(MultiService):
         self._health = self._make_health()
         self.debug_site = StreamingSite(self._debug_root(), _silent, reactor)
         self.ports = Ports(reactor)
+        self._following = Following(self._file_changed, reactor)
+        #: The configuration and its files, for workers.
+        self._packed = b""
         self._status = ""
         self._started = time.monotonic()
         self._began = time.time()
@@ -146,7 +148,10 @@ class RegistryService(MultiService):
         self._tell_warnings(self._loaded)
         raise_file_limit(self._log)
         try:
-            self.serving.start()
+            self._following.follow(named_files(config))
+            files = read_files(config)
+            self.serving.start(files)
+            self._packed = pack(self._loaded.source, files)
         except (ConfigError, StorageError) as error:
             self._give_up(f"{error}")
         # Before anybody writes: whom there is to tell, and from where on.
@@ -206,7 +211,7 @@ class RegistryService(MultiService):
             self._streams.workers,
             self._streams.lock,
             loaded.path,
-            loaded.source,
+            self._packed,
             self._reactor,
             self.serving.recorded,
         )
@@ -229,6 +234,10 @@ class RegistryService(MultiService):
         for warning in loaded.warnings:
             self._log.warn("{path}: {warning}", path=loaded.path, warning=warning)
 
+    def _file_changed(self, path: str) -> None:
+        self._log.info("{path} has changed", path=path)
+        self._reread()
+
     def _reread(self) -> None:
         """SIGHUP: read the configuration again."""
         if self._stopping:
@@ -238,7 +247,9 @@ class RegistryService(MultiService):
         try:
             loaded = load(self._path, os.environ)
             config, stays = keep(self.serving.config, loaded.config)
-            self.serving.configure(config)
+            self._following.follow(named_files(config))
+            files = read_files(config)
+            self.serving.configure(config, files)
         except ConfigError as error:
             self._tell_not_reread(*error.problems)
             return
@@ -262,7 +273,7 @@ class RegistryService(MultiService):
         if self.group is None:
             self._tell_reread("")
         else:
-            changed = Deferred.fromCoroutine(self.group.configure(loaded.source))
+            changed = Deferred.fromCoroutine(self.group.configure(pack(loaded.source, files)))
             changed.addCallback(lambda count: self._tell_reread(f" in {count} workers"))
 
     def _tell_not_reread(self, *problems: str) -> None:
@@ -342,6 +353,7 @@ class RegistryService(MultiService):
         """Take no more connections, let requests finish for as long as ``http.draintimeout`` allows, and close the storage."""
         super().stopService()
         self._stopping = True
+        self._following.stop()
         for number, handler in self._signals_before.items():
             signal.signal(number, handler)
         self._signals_before.clear()
@@ -354,7 +366,7 @@ class RegistryService(MultiService):
 
     def _refuse(self, failing: Mapping[str, str]) -> None:
         """Refuse clients while anything fails, as ``registry:2`` does. What exactly is wrong is for operators."""
-        reason = _refusal(failing)
+        reason = refusal(failing)
         self.serving.refuse(reason)
         if self.group is not None:
             self.group.refuse(reason)
@@ -420,20 +432,6 @@ def _storage_text(config: Config) -> str:
     if isinstance(storage, NoStorage):
         return "upstreams"
     return storage.rootdirectory if isinstance(storage, FilesystemStorage) else "memory (everything is lost when it stops)"
-
-
-def _refusal(failing: Mapping[str, str]) -> str:
-    """
-    What clients are told: which checks fail, the first of them by their names.
-
-    :returns: nothing when none does.
-    """
-    if not failing:
-        return ""
-    # The query of a URL may hold what is not for everybody.
-    names = [name.partition("?")[0][:_LONGEST_NAME] for name in sorted(failing)]
-    more = f" and {len(names) - _FEW_NAMES} more" if len(names) > _FEW_NAMES else ""
-    return f"the health check of {', '.join(names[:_FEW_NAMES])}{more} fails; try again later"
 
 
 def _silent(request: StreamingRequest) -> None:

@@ -5,41 +5,44 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - it is not Python's, and the one that is raised
 from twisted.internet.task import deferLater
 from twisted.web.resource import IResource
 
-from regd.config import Config, ConfigError, FilesystemStorage, NoStorage
+from regd.config import Config, ConfigError, NoStorage
+from regd.config.watched import Files
 from regd.maintenance.gate import Gate
-from regd.manifest import Platform
 from regd.proxy.cache.core import PullThroughCache, Remotes
 from regd.proxy.dialing import CannotUseTLS
 from regd.proxy.reverse import ReverseProxy
 from regd.registry.core import Registry
-from regd.registry.rules import ManifestRules
+from regd.service.admission import Admission, guarded
 from regd.service.measuring import Meter, collect_cache, collect_notifications
 from regd.service.notifying import Notifying
+from regd.service.parts import make_driver, manifest_rules
 from regd.service.requestlog import RequestLog
 from regd.service.reread import keep
 from regd.storage.damage import Damage
 from regd.storage.driver import Driver, StorageError
 from regd.storage.filesystem import FilesystemDriver
 from regd.storage.memory import MemoryDriver
-from regd.storage.threads import PoolThreads
 from regd.telemetry.lines import LineStream
 from regd.telemetry.samples import Samples
 from regd.telemetry.tracing import OUTCOMES, SPANS, Tracer, check_tracing, make_tracer
 from regd.web.api import Api
 from regd.web.blobs import BlobHandlers
 from regd.web.dispatch import Dispatcher
+from regd.web.guard import Guard
 from regd.web.lists import ListHandlers
 from regd.web.manifests import ManifestHandlers
 from regd.web.request import StreamingRequest, StreamingSite
+from regd.web.response import Response
 from regd.web.site import Closed, Root
 from regd.web.state import StateSigner
 from regd.web.strict import HeadLimits
@@ -47,21 +50,19 @@ from regd.web.traced import Traced, describe, templates_of
 from regd.web.uploads import UploadHandlers
 from regd.web.urls import Urls
 
-__all__ = ["SETTLE", "Serving", "make_driver", "manifest_rules"]
+__all__ = ["SETTLE", "Serving"]
+
+#: As the routes have it.
+_Handler = Callable[..., Awaitable[Response]]
+
+#: Of a configuration that names none.
+_NONE: Final[Files] = MappingProxyType({})
 
 #: How long handlers have to come to an end after their connections have been cut, in seconds.
 SETTLE = 10.0
 
 #: How long the last traces have to be exported, in seconds.
 LAST_TRACES = 3.0
-
-#: How many threads of a process read what fast clients upload. They hash most of the time, so that more than there are processors gain
-#: nothing, and make the event loop wait for its turn; with one, whoever waits for the disk would hold up the rest.
-STREAMS = max(2, os.cpu_count() or 1)
-
-#: How nice those threads are. Where clients upload more than the processors can hash, the event loop comes first: with eight uploads and
-#: eight downloads on two processors, 99 of 100 answers came within 26 ms at 0, 17 ms at 5 and 12 ms at 15.
-NICENESS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +109,27 @@ class Serving:
         #: What writes down events, where anybody is to be told of them; from the first configuration on that wants that.
         self.notifying: Notifying | None = None
         self.on_recorded: Callable[[], None] = self.recorded
+        #: Who stands before the handlers, made of each configuration and its files.
+        self._admission = Admission(reactor)
+        self._guard: Guard | None = None
         #: What answers from storage, unless clients are refused; and why they are, or nothing.
-        self._own = self._root()
+        self._own = Closed(self._dispatcher, "the registry is starting") if guarded(config) else self._root()
         self._refusal = ""
         #: What traces requests, where that is wanted.
         self._tracer: Tracer | None = None
         self._templates: Mapping[str, str] = {}
         self.site = StreamingSite(self._own, self._log_access, reactor)
 
-    def start(self) -> None:
+    def start(self, files: Files = _NONE) -> None:
         """
         Open the storage.
 
+        :param files: those that :func:`regd.config.watched.named_files` says of the configuration.
         :raises StorageError: when it cannot be used.
         :raises ConfigError: when a file that a route or an upstream names cannot be used, or what would trace is not installed.
         """
         check_tracing(self.config.tracing)
+        self._guard = self._admission.guard(self.config, files)
         self._access_log.use(self._access_log.prepare(self.config))
         self._proxy = self._make_proxy(self.config)
         self._remotes = self._make_remotes(self.config)
@@ -141,11 +147,12 @@ class Serving:
         self._tracer = make_tracer(self.config.tracing, self._reactor)
         self._place()
 
-    def configure(self, config: Config) -> None:
+    def configure(self, config: Config, files: Files = _NONE) -> None:
         """
         Serve by another configuration from the next request on; those that have begun are finished by the old one. What cannot change
         while the process runs (addresses, the driver and its parameters) stays as it was.
 
+        :param files: as for :meth:`start`.
         :raises StorageError: when the storage cannot be written to, and it is no longer to be only read. Nothing has changed then.
         :raises ConfigError: when a file that a route or an upstream names cannot be used, likewise.
         """
@@ -153,6 +160,7 @@ class Serving:
         driver = self.driver
         proxy = self._make_proxy(config)
         remotes = self._make_remotes(config)
+        guard = self._admission.guard(config, files)
         access = self._access_log.prepare(config)
         if config.storage.maintenance.readonly != self.config.storage.maintenance.readonly and driver.shared:
             # Whether the directory is asked to be writable is decided when a driver starts; so this is another one, on the same files.
@@ -167,7 +175,7 @@ class Serving:
         self._meter.configure(config)
         self._access_log.use(access)
         self._proxy, replaced = proxy, self._proxy
-        self._remotes = remotes
+        self._remotes, self._guard = remotes, guard
         self._begin_notifying(config)
         self._set_resource()
         if replaced is not None:
@@ -218,6 +226,7 @@ class Serving:
         self._meter.stop()
         # A handler whose client was cut off still stores what had arrived.
         await _within(Deferred.fromCoroutine(self._settle()), SETTLE, self._reactor)
+        self._admission.stop()
         if self._proxy is not None:
             self._proxy.close()
         if self.notifying is not None:
@@ -339,23 +348,39 @@ class Serving:
         urls = Urls(config.http.host, config.http.prefix, config.http.relativeurls, config.reverseproxy.trusts)
         deletable = config.storage.delete.enabled
         listener = None if self.notifying is None else self.notifying.listener(urls)
+        blobs = BlobHandlers(source.blobs, registry.blobs, deletable=deletable, listener=listener)
+        manifests = ManifestHandlers(source.manifests, registry.manifests, urls, deletable=deletable, listener=listener)
+        lists = self._lists(registry, source, urls)
+        absent = {} if self._guard is None else self._absent(blobs, manifests, lists, urls)
         routes = Api(
             self._dispatcher,
-            BlobHandlers(source.blobs, registry.blobs, deletable=deletable, listener=listener),
-            UploadHandlers(registry, urls, StateSigner(config.http.secret), listener),
-            ManifestHandlers(source.manifests, registry.manifests, urls, deletable=deletable, listener=listener),
-            ListHandlers(
-                registry.catalog,
-                source.tags,
-                source.referrers,
-                urls,
-                catalog_limit=config.catalog.maxentries,
-                tags_limit=config.tags.maxtags,
-            ),
+            blobs,
+            UploadHandlers(registry, urls, StateSigner(config.http.secret), listener, self._guard),
+            manifests,
+            lists,
             lambda: config.storage.maintenance.readonly.enabled,
             None if cache is None else cache.namespaces,
+            self._guard,
+            absent,
         ).resource()
         return Root(self._dispatcher, routes, config.http.prefix)
+
+    def _lists(self, registry: Registry, source: PullThroughCache | Registry, urls: Urls) -> ListHandlers:
+        catalog, tags = self.config.catalog.maxentries, self.config.tags.maxtags
+        return ListHandlers(registry.catalog, source.tags, source.referrers, urls, catalog_limit=catalog, tags_limit=tags)
+
+    def _absent(self, blobs: BlobHandlers, manifests: ManifestHandlers, lists: ListHandlers, urls: Urls) -> Mapping[_Handler, _Handler]:
+        """For each handler that reads from a repository, the one of a registry that has nothing: nobody can tell the two apart."""
+        driver = MemoryDriver()
+        gate = Gate(driver, self._sleep, 0.0, self._seconds)
+        empty = Registry(driver, Damage(), manifest_rules(self.config), time.time, self._sleep, gate, None)
+        nothing = self._lists(empty, empty, urls)
+        return {
+            blobs.get: BlobHandlers(empty.blobs, empty.blobs, deletable=False).get,
+            manifests.get: ManifestHandlers(empty.manifests, empty.manifests, urls, deletable=False).get,
+            lists.tags: nothing.tags,
+            lists.referrers: nothing.referrers,
+        }
 
     def _log_access(self, request: StreamingRequest) -> None:
         self._meter.ended(request)
@@ -393,31 +418,6 @@ class Serving:
 
     def _seconds(self) -> float:
         return float(self._reactor.seconds())
-
-
-def make_driver(config: Config, reactor: Any) -> Driver:
-    """The storage that is configured, not yet started."""
-    storage = config.storage.driver
-    if isinstance(storage, FilesystemStorage):
-        threads = PoolThreads(reactor, storage.maxthreads)
-        # Woken at once: what they do is not short, and mostly without the interpreter's lock.
-        streams = PoolThreads(reactor, min(STREAMS, storage.maxthreads), patience=0, niceness=NICENESS)
-        return FilesystemDriver(storage.rootdirectory, threads, streams, writable=not config.storage.maintenance.readonly.enabled)
-    # Without storage there are no requests for it: it stays empty.
-    return MemoryDriver()
-
-
-def manifest_rules(config: Config) -> ManifestRules:
-    """``validation`` as the registry's rules."""
-    validation = config.validation
-    if validation.disabled:
-        return ManifestRules(url_permitted=lambda url: True)
-    indexes = validation.manifests.indexes
-    wanted = {"all": None, "none": (), "list": indexes.platformlist}[indexes.platforms]
-    return ManifestRules(
-        url_permitted=validation.manifests.urls.permits,
-        platforms=None if wanted is None else frozenset(Platform(entry.os, entry.architecture) for entry in wanted),
-    )
 
 
 async def _within(waiting: Deferred[None], seconds: float, reactor: Any) -> None:

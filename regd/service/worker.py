@@ -13,6 +13,7 @@ from twisted.logger import LogBeginner, Logger, globalLogBeginner
 from twisted.python.failure import Failure
 
 from regd.config import ConfigError, parse
+from regd.config.watched import unpack
 from regd.service.loglines import configure, make_observer
 from regd.service.serving import Serving
 from regd.storage.driver import StorageError
@@ -59,24 +60,26 @@ class Worker:
         """
         See :class:`~regd.workers.control.Asked`. The first time, start to serve.
 
+        :param source: what :func:`regd.config.watched.pack` has made of the configuration and its files.
         :raises CannotServe: when the storage cannot be used.
         """
         try:
-            config = parse(source, path, os.environ).config
+            text, files = unpack(source)
+            config = parse(text, path, os.environ).config
             if self._observer is None:
                 self._observer = make_observer(self._log_stream, config.log)
                 self._beginner.beginLoggingTo([self._observer])
             if self._serving is None:
                 serving = Serving(config, self._access_stream, self._reactor)
                 serving.on_recorded = self.on_recorded
-                serving.start()
+                serving.start(files)
                 serving.refuse(self._refusal)
                 serving.trace()
                 self._serving = serving
                 self._taking = TakingEnd(self._channel, self._adopt, self._reactor)
                 serving.site.on_close = self._taking.connection_closed
             else:
-                self._serving.configure(config)
+                self._serving.configure(config, files)
                 configure(self._observer, config.log)
         except (ConfigError, StorageError) as error:
             if self._serving is None:

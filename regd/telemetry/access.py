@@ -43,6 +43,7 @@ class Answered(Protocol):
     clientproto: bytes
     code: int
     sentLength: int  # noqa: N815 - Twisted's name
+    user_name: str
     requestHeaders: Headers  # noqa: N815 - Twisted's name
 
     def getClientAddress(self) -> IAddress:  # noqa: N802 - Twisted's name
@@ -123,7 +124,7 @@ def combined(request: Answered, when: float) -> str:
     :param when: seconds since the epoch.
     """
     return (
-        f'{peer(request.getClientAddress())[0] or "-"} - - [{_stamp(int(when))}] '
+        f'{peer(request.getClientAddress())[0] or "-"} - {_field(request.user_name.encode()) or "-"} [{_stamp(int(when))}] '
         f'"{_field(request.method)} {_field(request.uri)} {_field(request.clientproto)}" {request.code} {request.sentLength} '
         f'"{_header(request, b"referer")}" "{_header(request, b"user-agent")}" {request.id}'
     )

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from klein import Klein
@@ -15,10 +16,12 @@ from twisted.web.resource import IResource
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
+from regd.auth.users import Action
 from regd.errors import RegistryError, Unsupported
 from regd.names import Digest, RepositoryName
 from regd.web.blobs import BlobHandlers
 from regd.web.dispatch import Dispatcher
+from regd.web.guard import Guard
 from regd.web.lists import ListHandlers
 from regd.web.manifests import ManifestHandlers
 from regd.web.namespaces import Namespaces, local_name
@@ -67,6 +70,8 @@ class Api:
     """
     :param readonly: whether writes are refused now.
     :param namespaces: what names mean, where some repositories are those of other registries.
+    :param guard: who asks who asks; nobody where everybody may do everything.
+    :param absent: for each handler that reads from a repository, what answers in its place to somebody who may not know of it.
     """
 
     app: Any = Klein()
@@ -83,6 +88,8 @@ class Api:
         lists: ListHandlers,
         readonly: Callable[[], bool],
         namespaces: Namespaces | None = None,
+        guard: Guard | None = None,
+        absent: Mapping[_Handler, _Handler] = MappingProxyType({}),
     ) -> None:
         self._dispatcher = dispatcher
         self._blobs = blobs
@@ -91,6 +98,8 @@ class Api:
         self._lists = lists
         self._readonly = readonly
         self._namespaces = namespaces
+        self._guard = guard
+        self._absent = absent
 
     def resource(self) -> Routes:
         """What serves the routes."""
@@ -106,7 +115,7 @@ class Api:
     @app.route("/v2/", methods=["GET"])
     def base(self, request: StreamingRequest) -> IResource:
         """Whether this is a registry (specification 1.1, end-1)."""
-        return self._read(lambda: _ready(Response(200, {"Content-Type": "application/json"}, b"{}")))
+        return self._read(self._ask_base, request)
 
     # Blobs
 
@@ -118,7 +127,7 @@ class Api:
     @app.route("/v2/<name:name>/blobs/<digest:digest>", methods=["DELETE"])
     def delete_blob(self, request: StreamingRequest, name: RepositoryName, digest: Digest) -> IResource:
         """Take a blob out of a repository (end-10)."""
-        return self._write_to(self._blobs.delete, request, name, digest)
+        return self._write_to(self._blobs.delete, request, name, digest, action="delete")
 
     # Uploads
 
@@ -130,7 +139,7 @@ class Api:
     @app.route("/v2/<name:name>/blobs/uploads/<upload>", methods=["GET"])
     def upload_status(self, request: StreamingRequest, name: RepositoryName, upload: str) -> IResource:
         """Where an upload stands (end-13)."""
-        return self._read_from(self._uploads.status, request, name, upload)
+        return self._read_from(self._uploads.status, request, name, upload, action="push")
 
     @app.route("/v2/<name:name>/blobs/uploads/<upload>", methods=["PATCH"])
     def append_upload(self, request: StreamingRequest, name: RepositoryName, upload: str) -> IResource:
@@ -162,14 +171,14 @@ class Api:
     @app.route("/v2/<name:name>/manifests/<reference>", methods=["DELETE"])
     def delete_manifest(self, request: StreamingRequest, name: RepositoryName, reference: str) -> IResource:
         """Delete a manifest, or a tag (end-9)."""
-        return self._write_to(self._manifests.delete, request, name, reference)
+        return self._write_to(self._manifests.delete, request, name, reference, action="delete")
 
     # Lists
 
     @app.route("/v2/_catalog", methods=["GET"])
     def list_repositories(self, request: StreamingRequest) -> IResource:
         """The repositories."""
-        return self._read(self._lists.repositories, request)
+        return self._read(self._list_repositories, request)
 
     @app.route("/v2/<name:name>/tags/list", methods=["GET"])
     def list_tags(self, request: StreamingRequest, name: RepositoryName) -> IResource:
@@ -191,22 +200,44 @@ class Api:
     def _read(self, handler: _Handler, *arguments: object) -> IResource:
         return self._dispatcher.answering(functools.partial(handler, *arguments))
 
-    def _read_from(self, handler: _Handler, request: StreamingRequest, name: RepositoryName, *arguments: object) -> IResource:
-        if self._namespaces is not None:
-            handler = functools.partial(self._translated, self._namespaces, handler)
+    def _read_from(
+        self, handler: _Handler, request: StreamingRequest, name: RepositoryName, *arguments: object, action: Action = "pull"
+    ) -> IResource:
+        if self._namespaces is not None or self._guard is not None:
+            handler = functools.partial(self._looked_after, handler, action)
         return self._dispatcher.answering(functools.partial(handler, request, name, *arguments))
 
-    def _write_to(self, handler: _Handler, request: StreamingRequest, name: RepositoryName, *arguments: object) -> IResource:
-        return self._dispatcher.answering(functools.partial(self._guarded, handler, request, name, *arguments))
+    def _write_to(
+        self, handler: _Handler, request: StreamingRequest, name: RepositoryName, *arguments: object, action: Action = "push"
+    ) -> IResource:
+        return self._dispatcher.answering(functools.partial(self._guarded, handler, action, request, name, *arguments))
 
-    async def _translated(
-        self, namespaces: Namespaces, handler: _Handler, request: StreamingRequest, name: RepositoryName, *arguments: object
+    async def _ask_base(self, request: StreamingRequest) -> Response:
+        if self._guard is not None:
+            await self._guard.admit_to_base(request)
+        return Response(200, {"Content-Type": "application/json"}, b"{}")
+
+    async def _list_repositories(self, request: StreamingRequest) -> Response:
+        visible = None if self._guard is None else await self._guard.admit_to_catalog(request)
+        return await self._lists.repositories(request, visible)
+
+    async def _looked_after(
+        self, handler: _Handler, action: Action, request: StreamingRequest, name: RepositoryName, *arguments: object
     ) -> Response:
-        return await handler(request, local_name(namespaces, request, name), *arguments)
-
-    async def _guarded(self, handler: _Handler, request: StreamingRequest, name: RepositoryName, *arguments: object) -> Response:
         if self._namespaces is not None:
             name = local_name(self._namespaces, request, name)
+        if self._guard is not None and not await self._guard.admit(request, name, action):
+            handler = self._absent[handler]
+        return await handler(request, name, *arguments)
+
+    async def _guarded(
+        self, handler: _Handler, action: Action, request: StreamingRequest, name: RepositoryName, *arguments: object
+    ) -> Response:
+        if self._namespaces is not None:
+            name = local_name(self._namespaces, request, name)
+        if self._guard is not None:
+            await self._guard.admit(request, name, action)
+        if self._namespaces is not None:
             self._namespaces.refuse_write(name)
         if self._readonly():
             raise Unsupported("this registry is read-only at the moment", headers=_READ_METHODS)

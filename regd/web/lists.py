@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from regd.errors import PaginationNumberInvalid
 from regd.manifest import OCI_INDEX
 from regd.names import Digest, RepositoryName
@@ -39,8 +41,9 @@ class ListHandlers:
         self._catalog_limit = catalog_limit
         self._tags_limit = tags_limit
 
-    async def repositories(self, request: StreamingRequest) -> Response:
+    async def repositories(self, request: StreamingRequest, visible: Callable[[RepositoryName], bool] | None = None) -> Response:
         """
+        :param visible: whether the client may see a repository; without it, all.
         :raises PaginationNumberInvalid: when ``n`` is not a number up to ``catalog.maxentries``.
         """
         limit = _number(request)
@@ -50,7 +53,7 @@ class ListHandlers:
             raise PaginationNumberInvalid(
                 f"invalid number of results requested: n may be {self._catalog_limit} at most", detail={"n": limit}
             )
-        page = await self._catalog.page(limit, argument(request, "last") or "")
+        page = await self._catalog.page(limit, argument(request, "last") or "", visible)
         return self._page({"repositories": page.entries}, "v2/_catalog", page.last, limit)
 
     async def tags(self, request: StreamingRequest, name: RepositoryName) -> Response:

@@ -82,6 +82,7 @@ class StreamingRequest(PreparedRequest):
     :ivar id: what it is called in logs, in its answer, and by servers that are asked for its sake; see :mod:`regd.asked`.
     :ivar route: the name of the endpoint that answers, as the routes call it; empty where none does.
     :ivar span: what traces it; ``None`` where nothing is traced.
+    :ivar user_name: that of who asks, once they have shown it; empty before, and for those who have none.
     """
 
     site: Any
@@ -93,6 +94,7 @@ class StreamingRequest(PreparedRequest):
     began = 0.0
     route = ""
     span: Span | None = None
+    user_name = ""
     _log = Logger()
 
     #: Called when the connection was lost before the answer was complete; for one who answers.
@@ -249,6 +251,8 @@ class StreamingChannel(EndingChannel):
     _draining: StreamingRequest | None = None
     _drained_from = 0
     _lingering: IDelayedCall | None = None
+    #: Who has shown who they are on this connection, for the guard: itself, what was said, and the user.
+    known: Any = None
 
     def connectionMade(self) -> None:  # noqa: N802 - Twisted's name
         """A client has connected."""

@@ -10,6 +10,7 @@ from regd.names import CANONICAL, Digest, RepositoryName
 from regd.registry.core import Registry
 from regd.registry.uploads import Upload, UploadRangeInvalid
 from regd.web.arguments import argument
+from regd.web.guard import Guard
 from regd.web.listening import Listener
 from regd.web.ranges import parse_content_range
 from regd.web.request import StreamingRequest
@@ -27,14 +28,18 @@ class UploadHandlers:
     Answers requests about uploads.
 
     :param listener: who is told of what is done.
+    :param guard: who says what may be mounted from where; where there is nobody, everything may.
     """
 
-    def __init__(self, registry: Registry, urls: Urls, signer: StateSigner, listener: Listener | None = None) -> None:
+    def __init__(
+        self, registry: Registry, urls: Urls, signer: StateSigner, listener: Listener | None = None, guard: Guard | None = None
+    ) -> None:
         self._registry = registry
         self._uploads = registry.uploads
         self._urls = urls
         self._signer = signer
         self._listener = listener
+        self._guard = guard
 
     async def start(self, request: StreamingRequest, name: RepositoryName) -> Response:
         """
@@ -108,6 +113,9 @@ class UploadHandlers:
         try:
             digest, from_name = Digest.parse(mount), None if source is None else RepositoryName.parse(source)
         except (DigestInvalid, NameInvalid):
+            return None
+        if self._guard is not None and (from_name is None or not await self._guard.may_pull(request, from_name)):
+            # Who names no source would be given a blob of anybody's, and whether there is one is nobody's business.
             return None
         blob = await self._registry.mount(name, digest, from_name)
         if blob is None:

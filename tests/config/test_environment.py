@@ -120,7 +120,7 @@ class RuleTests(ConfigCase):
 
     def test_an_empty_value_takes_back_what_the_file_says(self) -> None:
         self.assertEqual(self.config("http: {host: 'http://a'}", REGISTRY_HTTP_HOST="").http.host, "")
-        self.assertEqual(self.config("auth: {htpasswd: {realm: r}}", REGISTRY_AUTH="").version, "0.1")
+        self.assertEqual(self.config("auth: {token: {realm: r}}", REGISTRY_AUTH="").version, "0.1")
 
 
 class PanicTests(ConfigCase):
@@ -226,8 +226,9 @@ class ErrorTests(ConfigCase):
             ("REGISTRY_HTTP", "{relativeurls: 5}", 'http.relativeurls (REGISTRY_HTTP): found "5", allowed: true'),
             ("REGISTRY_HTTP", "{a", "http (REGISTRY_HTTP): line 1, column 3: not YAML: "),
             ("REGISTRY_HTTP_DRAINTIMEOUT", "{", "http.draintimeout (REGISTRY_HTTP_DRAINTIMEOUT): line 1, column 2: not YAML"),
-            ("REGISTRY_AUTH", "htpasswd", "auth.htpasswd (REGISTRY_AUTH): found, but "),
-            ("REGISTRY_AUTH_HTPASSWD_REALM", "r", "auth.htpasswd (REGISTRY_AUTH_HTPASSWD_REALM): found, but "),
+            ("REGISTRY_AUTH", "htpasswd", "auth.htpasswd (REGISTRY_AUTH): found a map, allowed: a map with realm and path"),
+            ("REGISTRY_AUTH_HTPASSWD_REALM", "r", "auth.htpasswd (REGISTRY_AUTH_HTPASSWD_REALM): found"),
+            ("REGISTRY_AUTH_TOKEN_REALM", "r", "auth.token (REGISTRY_AUTH_TOKEN_REALM): found, but "),
             ("REGISTRY_HTTP_TLS_CERTIFICATE", "/c", "http.tls.certificate (REGISTRY_HTTP_TLS_CERTIFICATE): found, but "),
             (
                 "REGISTRY_HTTP_TLS_LETSENCRYPT_HOSTS_0",

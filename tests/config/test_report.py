@@ -18,7 +18,7 @@ class ReportTests(ConfigCase):
         path = self.file(MINIMAL + "http: {addr: x}\nauth: htpasswd\n")
         report = check(path, {})
         self.assertFalse(report.ok)
-        auth, addr, last = report.lines
+        addr, auth, last = report.lines
         self.assertTrue(auth.startswith("error: auth.htpasswd (line 4): "), auth)
         self.assertTrue(addr.startswith('error: http.addr (line 3): found "x", allowed: '), addr)
         self.assertEqual(last, f"{path}: regd does not start with this configuration")

@@ -105,7 +105,8 @@ class Daemon:
 
     def _answers(self) -> bool:
         try:
-            return self.client.get(f"{self.prefix}/v2/").status == 200
+            # One that asks who one is answers, too.
+            return self.client.get(f"{self.prefix}/v2/").status in {200, 401}
         except OSError:
             return False
 

@@ -12,7 +12,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 
 from regd.config import load
-from regd.service.daemon import _refusal
+from regd.service.refusing import refusal
 from regd.storage.driver import StorageError
 from tests.service.test_worker import WorkerCase
 from tests.web.support import MINIMAL, OCTETS, ApiCase, failing
@@ -143,9 +143,9 @@ class RefusingTests(ApiCase):
         self.assertEqual(self.client(peer).ask("GET", "/v2/", [("Host", "a")]).status, 503)
 
     def test_what_clients_are_told(self) -> None:
-        self.assertEqual(_refusal({}), "")
-        self.assertEqual(_refusal({"http://a/b?key=hunter2": "no"}), "the health check of http://a/b fails; try again later")
-        many = _refusal({f"{number}:{'x' * 1000}": "no" for number in range(9)})
+        self.assertEqual(refusal({}), "")
+        self.assertEqual(refusal({"http://a/b?key=hunter2": "no"}), "the health check of http://a/b fails; try again later")
+        many = refusal({f"{number}:{'x' * 1000}": "no" for number in range(9)})
         self.assertIn(" and 4 more fails", many)
         self.assertLess(len(many), 1200)
 

@@ -38,7 +38,8 @@ from regd.service import options as options_module
 from regd.service.daemon import CannotStart, RegistryService, Streams
 from regd.service.limits import raise_file_limit
 from regd.service.options import _streams
-from regd.service.serving import Serving, make_driver, manifest_rules
+from regd.service.parts import make_driver, manifest_rules
+from regd.service.serving import Serving
 from regd.storage.driver import StorageError
 from regd.storage.filesystem import FilesystemDriver
 from regd.storage.memory import MemoryDriver

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from regd.config import Config, parse
 from regd.service import serving
+from regd.service.parts import make_driver
 from regd.storage.driver import StorageError
 from regd.storage.memory import MemoryDriver
 from tests.web.support import MINIMAL, OCTETS, ApiCase, path_of
@@ -126,7 +127,7 @@ class DriverTests(SynchronousTestCase):
         """Also when the driver is made anew, and also the second time."""
         with tempfile.TemporaryDirectory() as root:
             made: list[Any] = []
-            real = serving.make_driver
+            real = make_driver
 
             def make(found: Config, reactor: Any) -> Any:
                 made.append(real(found, reactor))

@@ -14,6 +14,7 @@ from twisted.logger import LogBeginner
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from regd.config.watched import pack
 from regd.service.worker import Worker
 from regd.workers.channel import GivingEnd, Report, channel_pair
 from regd.workers.control import CannotServe
@@ -100,7 +101,7 @@ class WorkerCase(SynchronousTestCase):
         self.gone += 1
 
     def configure(self, text: str = MINIMAL) -> None:
-        self.worker.configure("/etc/config.yml", text.encode())
+        self.worker.configure("/etc/config.yml", pack(text.encode(), {}))
 
     def connect(self) -> socket.socket:
         """

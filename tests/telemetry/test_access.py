@@ -28,6 +28,7 @@ class Logged:
     code, sentLength = 200, 2
     id = "0f-1"
     began = 0.0
+    user_name = ""
 
     def __init__(self, peer: IAddress | None = None, **headers: bytes) -> None:
         self._peer = peer or IPv4Address("TCP", "192.0.2.7", 1)

@@ -1,0 +1,44 @@
+"""Who can tell whether somebody is who they say: the seam between the guard of the registry and the ways to show it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from regd.auth.users import User
+
+__all__ = ["Authenticator", "Busy", "Refused"]
+
+
+class Refused(Exception):
+    """What was shown shows nothing. The reason is for the log: it holds neither passwords nor tokens."""
+
+
+class Busy(Exception):
+    """So many are being checked that this one has to come again later."""
+
+
+class Authenticator(Protocol):
+    """
+    Checks what comes in ``Authorization`` (RFC 9110, section 11).
+
+    :ivar scheme: the one that it understands, in lower case.
+    """
+
+    @property
+    def scheme(self) -> str:
+        """See above."""
+
+    def check(self, credentials: str) -> User | Deferred[User]:
+        """
+        Who it is that says this.
+
+        :param credentials: what follows the scheme.
+        :returns: at once where that costs next to nothing.
+        :raises Refused: when it is nobody; the Deferred fails with it, too.
+        :raises Busy: when it cannot be checked now.
+        """
+
+    def challenge(self) -> str:
+        """What ``WWW-Authenticate`` says to somebody who is to come again with a name (RFC 9110, section 11.6.1)."""

@@ -1,0 +1,74 @@
+"""
+The files that a configuration names and that hold what it is about: passwords.
+
+The process that reads the configuration reads them with it, and hands both to the others. So all serve by the same ones, a process that is
+started while one of them is broken has what its siblings have, and only one needs to be allowed to read them.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from regd.config.error import ConfigError
+from regd.config.model import Config
+
+__all__ = ["Files", "NamedFile", "named_files", "pack", "read_files", "unpack"]
+
+#: What is in files, by the paths that the configuration names them by.
+Files = Mapping[str, bytes]
+
+#: In bytes: tens of thousands of users. A wrong file (an image, a log) should not be read to its end.
+_LARGEST: Final = 4 * 1024 * 1024
+
+
+class NamedFile(NamedTuple):
+    """
+    :ivar key: the key that names it.
+    """
+
+    key: str
+    path: str
+
+
+def named_files(config: Config) -> tuple[NamedFile, ...]:
+    """Which ones they are."""
+    htpasswd = config.auth.htpasswd
+    return () if htpasswd is None else (NamedFile("auth.htpasswd.path", htpasswd.path),)
+
+
+def read_files(config: Config) -> Files:
+    """
+    Read them.
+
+    :raises ConfigError: when one cannot be read, with its key and path.
+    """
+    found = {}
+    for key, path in named_files(config):
+        try:
+            with open(path, "rb") as file:
+                found[path] = file.read(_LARGEST + 1)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "this cannot be the path of a file"
+            needed = "it has to be there, and the user that regd runs as has to be able to read it"
+            raise ConfigError(f"{key}: {path}: {reason}; {needed}") from None
+        if len(found[path]) > _LARGEST:
+            raise ConfigError(f"{key}: {path}: found more than {_LARGEST} bytes, allowed: less; this is hardly such a file")
+    return found
+
+
+def pack(source: bytes, files: Files) -> bytes:
+    """A configuration and its files, for another process.
+
+    :param source: what is in the file of the configuration.
+    """
+    encoded = {path: base64.b64encode(data).decode("ascii") for path, data in files.items()}
+    return json.dumps({"source": base64.b64encode(source).decode("ascii"), "files": encoded}).encode("ascii")
+
+
+def unpack(packed: bytes) -> tuple[bytes, Files]:
+    """What :func:`pack` was given."""
+    found = json.loads(packed)
+    return base64.b64decode(found["source"]), {path: base64.b64decode(data) for path, data in found["files"].items()}

@@ -1,0 +1,267 @@
+"""Who may do what, over HTTP: each endpoint by each kind of user, compared with a plain reading of the rules; and what nobody may learn."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import bcrypt
+from twisted.internet.defer import Deferred
+
+from regd.service import admission
+from regd.storage.threads import Inline
+from tests.web.support import OCTETS, ApiCase, digest_of, path_of
+from tests.web.wire import Answer
+
+PATH = "/etc/regd/htpasswd"
+USERS = ("nobody", "puller", "pusher", "deleter", "admin")
+REALM = 'Basic realm="here"'
+
+CONFIG = f"""
+version: 0.1
+storage: {{inmemory: {{}}, delete: {{enabled: true}}}}
+auth: {{htpasswd: {{realm: here, path: {PATH}}}}}
+"""
+RULES = """
+access:
+- {who: anonymous, repositories: "public/**", actions: [pull]}
+- {who: [puller, "@ci"], repositories: "team/**", actions: [pull]}
+- {who: "@ci", repositories: "team/**", actions: [push]}
+- {who: deleter, repositories: "team/**", actions: [pull, delete]}
+- {who: admin, repositories: "**", actions: [pull, push, delete, catalog]}
+groups: {ci: [pusher]}
+"""
+
+
+def passwords(*names: str) -> bytes:
+    return b"".join(b"%s:%s\n" % (name.encode(), bcrypt.hashpw(name.encode() * 2, bcrypt.gensalt(4))) for name in names)
+
+
+def login(name: str, password: str | None = None) -> list[tuple[str, str]]:
+    """
+    :return: The field of a user whose password is the name, twice.
+    """
+    if not name:
+        return []
+    return [("Authorization", "Basic " + base64.b64encode(f"{name}:{password or name * 2}".encode()).decode())]
+
+
+class Now(Inline):
+    """Threads that are none."""
+
+    def stop(self) -> None:
+        """There is nothing to end."""
+
+
+def allowed(user: str, repository: str, action: str) -> bool:
+    """What the rules say, read by a person."""
+    if user == "admin":
+        return True
+    if action == "pull" and repository.startswith("public/"):
+        return True
+    if not repository.startswith("team/"):
+        return False
+    return action in {"puller": ["pull"], "pusher": ["pull", "push"], "deleter": ["pull", "delete"]}.get(user, [])
+
+
+class AccessCase(ApiCase):
+    config = CONFIG + RULES
+
+    def setUp(self) -> None:
+        self.patch(admission, "PoolThreads", lambda reactor, size: Now())
+        super().setUp()
+        self.service.serving.start({PATH: passwords(*USERS)})
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.service.serving.close()))
+        plain = self.ask
+
+        def as_admin(method: str, target: str | bytes, headers: object = (), body: bytes | None = None, **more: object) -> Answer:
+            return plain(method, target, [*headers, *login("admin")], body, **more)  # type: ignore[misc, arg-type]  # as ask has them
+
+        self.ask = as_admin  # type: ignore[method-assign]  # what the helpers of ApiCase push, an administrator pushes
+        for name in ("public/a", "team/a", "hidden/a"):
+            self.digest, self.manifest = self.push_image(name, "v1")
+        self.ask = plain  # type: ignore[method-assign]  # from now on as it was
+
+    def by(self, user: str, method: str, target: str, body: bytes | None = None) -> Answer:
+        fields = login(user) + ([OCTETS] if body is not None else [])
+        return self.ask(method, target, fields, body)
+
+
+class EndpointTests(AccessCase):
+    def endpoints(self, name: str) -> list[tuple[str, str, bytes | None, str, set[int]]]:
+        """
+        :return: Method, target, body, action, and the statuses of who may, where the repository is there and where it is not.
+        """
+        layer, absent = digest_of(b"layer"), digest_of(b"absent")
+        upload = "00000000-0000-4000-8000-000000000000"
+        put = json.dumps({"schemaVersion": 2}).encode()
+        return [
+            ("GET", f"/v2/{name}/manifests/v1", None, "pull", {200, 404}),
+            ("HEAD", f"/v2/{name}/manifests/v1", None, "pull", {200, 404}),
+            ("GET", f"/v2/{name}/manifests/{self.digest}", None, "pull", {200, 404}),
+            ("GET", f"/v2/{name}/blobs/{layer}", None, "pull", {200, 404}),
+            ("HEAD", f"/v2/{name}/blobs/{layer}", None, "pull", {200, 404}),
+            ("GET", f"/v2/{name}/blobs/{absent}", None, "pull", {404}),
+            ("GET", f"/v2/{name}/tags/list", None, "pull", {200, 404}),
+            ("GET", f"/v2/{name}/referrers/{self.digest}", None, "pull", {200}),
+            ("POST", f"/v2/{name}/blobs/uploads/", b"", "push", {202}),
+            ("GET", f"/v2/{name}/blobs/uploads/{upload}", None, "push", {404}),
+            ("PATCH", f"/v2/{name}/blobs/uploads/{upload}", b"x", "push", {404}),
+            ("PUT", f"/v2/{name}/blobs/uploads/{upload}?digest={layer}", b"x", "push", {404}),
+            ("DELETE", f"/v2/{name}/blobs/uploads/{upload}", None, "push", {404}),
+            ("PUT", f"/v2/{name}/manifests/new", put, "push", {400}),
+            ("DELETE", f"/v2/{name}/manifests/absent", None, "delete", {404}),
+            ("DELETE", f"/v2/{name}/blobs/{absent}", None, "delete", {404}),
+        ]
+
+    def test_each_by_each(self) -> None:
+        for name in ("public/a", "team/a", "hidden/a", "public/no", "team/no", "hidden/no"):
+            for method, target, body, action, statuses in self.endpoints(name):
+                for user in ("", *USERS):
+                    answer = self.by(user, method, target, body)
+                    case = (user or "anonymous", method, target, answer)
+                    challenge = answer.get("WWW-Authenticate")
+                    if allowed(user, name, action):
+                        self.assertIn(answer.status, statuses, case)
+                        self.assertIsNone(challenge, case)
+                    elif not user:
+                        self.assertEqual((answer.status, challenge), (401, REALM), case)
+                    elif action == "pull":
+                        # As of a repository that is not there: for lists of referrers that is an empty one.
+                        self.assertEqual(answer.status, 200 if "referrers" in target else 404, case)
+                    else:
+                        self.assertEqual((answer.status, challenge), (403, None), case)
+                        self.assertEqual(json.loads(answer.body)["errors"][0]["code"], "DENIED")
+                wrong = self.ask(method, target, [*login("admin", "wrong"), *([OCTETS] if body is not None else [])], body)
+                self.assertEqual((wrong.status, wrong.get("WWW-Authenticate")), (401, REALM), (method, target, wrong))
+
+    def test_what_is_hidden_is_as_what_is_not_there(self) -> None:
+        def seen(user: str, name: str) -> list[tuple[int, bytes, tuple[tuple[str, str], ...]]]:
+            found = []
+            for method, target, body, _, _ in self.endpoints(name):
+                answer = self.by(user, method, target, body)
+                varying = {"X-Request-Id", "Date"}
+                fields = tuple((field, value.replace(name, "?")) for field, value in answer.headers if field not in varying)
+                found.append((answer.status, answer.body.replace(name.encode(), b"?"), fields))
+            return found
+
+        for user in ("", "nobody", "puller", "pusher", "deleter"):
+            # The names are of the same length.
+            self.assertEqual(seen(user, "hidden/a"), seen(user, "hidden/b"), user)
+
+    def test_the_base(self) -> None:
+        for user, status in (("", 401), *((user, 200) for user in USERS)):
+            answer = self.by(user, "GET", "/v2/")
+            self.assertEqual((answer.status, answer.get("WWW-Authenticate")), (status, REALM if status == 401 else None), user)
+        self.assertEqual(self.by("", "GET", "/").status, 200)
+
+    def test_credentials_that_are_none(self) -> None:
+        for value in ("Basic", "Basic x", "Bearer abc", "Basic " + base64.b64encode(b"admin").decode(), "", "basic  ", "Digest a=b"):
+            for target in ("/v2/", "/v2/public/a/manifests/v1", "/v2/_catalog"):
+                answer = self.ask("GET", target, [("Authorization", value)])
+                self.assertEqual((answer.status, answer.get("WWW-Authenticate")), (401, REALM), value)
+        twice = self.ask("GET", "/v2/", login("admin") * 2)
+        self.assertEqual(twice.status, 401)
+        self.assertEqual(self.ask("GET", "/v2/", [("authorization", login("admin")[0][1].replace("Basic", "bAsIc"))]).status, 200)
+
+    def test_catalog(self) -> None:
+        self.refused(self.by("", "GET", "/v2/_catalog"), 401, "UNAUTHORIZED")
+        self.refused(self.by("pusher", "GET", "/v2/_catalog"), 403, "DENIED")
+        self.assertEqual(json.loads(self.by("admin", "GET", "/v2/_catalog").body)["repositories"], ["hidden/a", "public/a", "team/a"])
+
+    def test_one_connection(self) -> None:
+        """Who somebody is, is remembered for the same words and no others."""
+        client = self.client()
+        for user, status in (("admin", 200), ("admin", 200), ("nobody", 404), ("", 401), ("admin", 200)):
+            self.assertEqual(client.ask("GET", "/v2/hidden/a/manifests/v1", login(user)).status, status, user)
+        self.assertEqual(client.ask("GET", "/v2/hidden/a/manifests/v1", login("admin", "wrong")).status, 401)
+
+    def test_the_access_log_says_who(self) -> None:
+        self.by("puller", "GET", "/v2/team/a/manifests/v1")
+        self.by("", "GET", "/v2/public/a/manifests/v1")
+        lines = self.access.getvalue().splitlines()
+        self.assertIn(" - puller [", lines[-2])
+        self.assertIn(" - - [", lines[-1])
+
+
+class CatalogTests(AccessCase):
+    config = CONFIG + RULES.replace("actions: [pull]}\n- {who: \"@ci\"", "actions: [pull, catalog]}\n- {who: \"@ci\"")
+
+    def test_it_shows_what_one_may_pull(self) -> None:
+        for number in range(6):
+            self.assertIn(self.by("admin", "POST", f"/v2/hidden/{number}/blobs/uploads/", b"").status, {202})
+        self.assertEqual(json.loads(self.by("puller", "GET", "/v2/_catalog").body)["repositories"], ["public/a", "team/a"])
+        first = self.by("puller", "GET", "/v2/_catalog?n=1")
+        self.assertEqual(json.loads(first.body)["repositories"], ["public/a"])
+        self.assertIn("last=public%2Fa", first["Link"].replace("last=public/a", "last=public%2Fa"))
+
+
+class MountTests(AccessCase):
+    def mount(self, user: str, query: str) -> Answer:
+        return self.by(user, "POST", f"/v2/team/b/blobs/uploads/?mount={digest_of(b'layer')}{query}", b"")
+
+    def test_only_from_where_one_may_pull(self) -> None:
+        self.assertEqual(self.mount("pusher", "&from=team/a").status, 201)
+        self.assertEqual(self.mount("pusher", "&from=public/a").status, 201)
+        for query in ("&from=hidden/a", "&from=hidden/no", "&from=team/no", "", "&from=%00"):
+            self.assertEqual(self.mount("pusher", query).status, 202, query)
+        self.assertEqual(self.mount("admin", "&from=hidden/a").status, 201)
+
+
+class ReloadTests(AccessCase):
+    def again(self, data: bytes) -> None:
+        self.service.serving.configure(self.service.serving.config, {PATH: data})
+
+    def test_who_is_taken_out_is_out(self) -> None:
+        client = self.client()
+        self.assertEqual(client.ask("GET", "/v2/", login("admin")).status, 200)
+        self.again(passwords("puller"))
+        self.assertEqual(client.ask("GET", "/v2/", login("admin")).status, 401)
+        self.assertEqual(client.ask("GET", "/v2/", login("puller")).status, 200)
+
+    def test_an_upload_goes_on(self) -> None:
+        begun = self.by("pusher", "POST", "/v2/team/a/blobs/uploads/", b"")
+        self.again(passwords(*USERS))
+        target = path_of(begun["Location"])
+        self.assertEqual(self.by("pusher", "PATCH", target, b"abc").status, 202)
+
+
+class WithoutRulesTests(AccessCase):
+    config = CONFIG
+
+    def test_whoever_has_a_name_may_do_everything(self) -> None:
+        self.refused(self.by("", "GET", "/v2/public/a/manifests/v1"), 401, "UNAUTHORIZED")
+        self.refused(self.by("", "GET", "/v2/_catalog"), 401, "UNAUTHORIZED")
+        for user in USERS:
+            self.assertEqual(self.by(user, "GET", "/v2/hidden/a/manifests/v1").status, 200)
+            self.assertEqual(self.by(user, "GET", "/v2/_catalog").status, 200)
+            self.assertEqual(self.by(user, "POST", "/v2/hidden/a/blobs/uploads/", b"").status, 202)
+
+
+class WithoutPasswordsTests(ApiCase):
+    """Rules alone: nobody has a name, and nobody is asked for one."""
+
+    config = (
+        "version: 0.1\nstorage: {inmemory: {}}\n"
+        "access: [{who: anonymous, repositories: 'a/**', actions: [pull, push]}, {who: bob, repositories: '**', actions: [delete]}]\n"
+    )
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.service.serving.start()
+
+    def test_what_is_allowed_and_what_is_not(self) -> None:
+        self.push_image("a/b", "v1")
+        table: tuple[tuple[str, str, int], ...] = (
+            ("GET", "/v2/", 200),
+            ("GET", "/v2/a/b/manifests/v1", 200),
+            ("DELETE", "/v2/a/b/manifests/v1", 403),
+            ("GET", "/v2/b/manifests/v1", 404),
+            ("POST", "/v2/b/blobs/uploads/", 403),
+            ("GET", "/v2/_catalog", 403),
+        )
+        for method, target, status in table:
+            answer = self.ask(method, target, login("bob"), b"" if method == "POST" else None)
+            self.assertEqual((answer.status, answer.get("WWW-Authenticate")), (status, None), (method, target))
+
+
