@@ -58,7 +58,8 @@ class PackagingTest(SynchronousTestCase):
     def test_every_dependency_is_in_the_package(self) -> None:
         """From PyPI, in a version that will do; or from Debian."""
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        packages = {"bcrypt": "python3-bcrypt", "pyopenssl": "python3-openssl", "pyyaml": "python3-yaml"}
+        packages = {"pyjwt": "python3-jwt", "pyopenssl": "python3-openssl", "pyyaml": "python3-yaml"}
+        packages |= {name: f"python3-{name}" for name in ("bcrypt", "cryptography")}
         control = (DEBIAN / "control").read_text(encoding="utf-8").partition("\nPackage: ")[2]
         pinned = vendored()
         for requirement in project["dependencies"]:
@@ -73,10 +74,11 @@ class PackagingTest(SynchronousTestCase):
     def test_every_module_of_debian_has_its_package(self) -> None:
         rules = (DEBIAN / "rules").read_text(encoding="utf-8")
         modules = re.findall(r"(?m)^DEBIAN_MODULES := (.*)$", rules)[0].split()
-        expected = "OpenSSL _cffi_backend _yaml attr attrs bcrypt cryptography idna markupsafe pyasn1 pyasn1_modules yaml"
+        expected = "OpenSSL _cffi_backend _yaml attr attrs bcrypt cryptography idna jwt markupsafe pyasn1 pyasn1_modules yaml"
         self.assertEqual(modules, expected.split())
         depends = re.findall(r"(?m)^ (python3-[a-z0-9-]+),$", (DEBIAN / "control").read_text(encoding="utf-8").partition("\nPackage: ")[2])
-        names = ["attr", "bcrypt", "cffi-backend", "cryptography", "idna", "markupsafe", "openssl", "pyasn1", "pyasn1-modules", "yaml"]
+        names = ["attr", "bcrypt", "cffi-backend", "cryptography", "idna", "jwt", "markupsafe", "openssl"]
+        names += ["pyasn1", "pyasn1-modules", "yaml"]
         self.assertEqual(depends, [f"python3-{name}" for name in names])
 
     def test_every_lintian_override_is_explained(self) -> None:

@@ -14,7 +14,7 @@ import hmac
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, ParamSpec, Protocol, TypeVar
 
@@ -23,7 +23,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from regd.auth.authenticator import Busy, Refused
-from regd.auth.users import User
+from regd.auth.users import Grant, User
 from regd.config.error import ConfigError
 
 __all__ = ["MOST_WAITING", "PasswordFile", "Passwords", "Threads"]
@@ -118,6 +118,7 @@ class Passwords:
     """
 
     scheme = "basic"
+    lasting = True
 
     def __init__(self, file: PasswordFile, realm: str, threads: Threads) -> None:
         self._hashes = file.hashes
@@ -131,7 +132,7 @@ class Passwords:
         costs = [int(said[4:6]) for said in file.hashes.values()]
         self._nobody = b"$2b$%02d$" % max(costs, default=10) + _NOBODY
 
-    def challenge(self) -> str:
+    def challenge(self, base: str, wanted: Sequence[Grant], problem: str) -> str:
         """See :class:`~regd.auth.authenticator.Authenticator`."""
         escaped = self._realm.replace("\\", "\\\\").replace('"', '\\"')
         return f'Basic realm="{escaped}"'

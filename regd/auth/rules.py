@@ -72,6 +72,10 @@ class Rules:
             )
         self._decide = lru_cache(_REMEMBERED)(self._look)
 
+    def names_everybody(self) -> bool:
+        """Whether somebody without a name may do anything."""
+        return self._rules is not None and any(EVERYBODY in rule.who for rule in self._rules)
+
     @property
     def name_helps(self) -> bool:
         """Whether somebody with a name may do anything that somebody without may not."""

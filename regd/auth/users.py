@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["ANONYMOUS", "Action", "Grant", "User"]
+__all__ = ["ANONYMOUS", "Action", "Grant", "User", "granted"]
 
 #: What somebody may do: ``pull``, ``push`` and ``delete`` in a repository, ``catalog`` in the registry as a whole.
 Action = Literal["pull", "push", "delete", "catalog"]
@@ -39,6 +39,13 @@ class User:
     name: str = ""
     groups: frozenset[str] = frozenset()
     grants: tuple[Grant, ...] | None = None
+
+
+def granted(user: User, kind: str, name: str, action: str) -> bool:
+    """Whether what a user has shown lets them do this; where it does not say, it does."""
+    if user.grants is None:
+        return True
+    return any(grant.type == kind and grant.name == name and not grant.actions.isdisjoint({action, "*"}) for grant in user.grants)
 
 
 #: Who says nothing.

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
-from regd.config.authvalues import Auth, Htpasswd, Rule
+from regd.config.authvalues import Auth, Htpasswd, Issuer, Rule, Silly, TokenAuth
 from regd.config.document import ListNode, Node, Scalar, is_null
 from regd.config.error import ConfigError, shown
 from regd.config.schema import Key
 from regd.config.sections import file_path, section
-from regd.config.values import Parser, Place, choice, from_text, list_of, mapping_of
+from regd.config.values import Parser, Place, boolean, choice, duration, from_text, list_of, mapping_of
 
-__all__ = ["ACCESS", "GROUPS", "HTPASSWD", "Reading", "read_access", "read_auth", "read_groups"]
+__all__ = ["ACCESS", "GROUPS", "HTPASSWD", "ISSUER", "SILLY", "TOKEN", "Reading", "read_access", "read_auth", "read_groups"]
 
 T = TypeVar("T")
 
@@ -115,6 +115,68 @@ HTPASSWD: Key[Htpasswd | None] = Key(
     _optional(section(Htpasswd, {"realm": (from_text(_realm, shown), ""), "path": (from_text(_absolute, shown), "")}, ("realm", "path"))),
     None,
 )
+#: What tokens may be signed with: not by a secret that two know.
+_ALGORITHMS: Final = ("EdDSA", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512")
+_SECOND: Final = 1_000_000_000
+
+
+def _printable(found: str) -> str:
+    if not found.isprintable() or not found.isascii():
+        raise ValueError("printable ASCII")
+    return found
+
+
+def _url_path(found: str) -> str:
+    if not found.startswith("/") or not found.isprintable() or not found.isascii() or " " in found:
+        raise ValueError("the path of a URL, such as /auth/token")
+    return found
+
+
+def _token(**values: Any) -> TokenAuth:
+    made = TokenAuth(**values)
+    if not made.rootcertbundle and not made.jwks:
+        raise ValueError("rootcertbundle or jwks, or both: without keys no token can be checked")
+    if not made.realm and not made.autoredirect:
+        raise ValueError("realm, the URL that tokens are to be had from; or autoredirect: true")
+    if not made.service or not made.issuer:
+        raise ValueError("service and issuer, neither of them empty")
+    return made
+
+
+_FILE: Final = (from_text(lambda found: _absolute(found) if found else "", shown), "")
+_PLAIN: Final = from_text(_printable, shown)
+SILLY: Key[Silly | None] = Key(
+    "auth.silly",
+    _optional(section(Silly, {"realm": (_PLAIN, ""), "service": (_PLAIN, "")}, ("realm", "service"))),
+    None,
+)
+TOKEN: Key[TokenAuth | None] = Key(
+    "auth.token",
+    _optional(
+        section(
+            _token,
+            {
+                "realm": (_PLAIN, ""),
+                "service": (_PLAIN, ""),
+                "issuer": (_PLAIN, ""),
+                "rootcertbundle": _FILE,
+                "jwks": _FILE,
+                "signingalgorithms": (list_of(choice(*_ALGORITHMS), "[ES256]"), _ALGORITHMS),
+                "autoredirect": (boolean(), False),
+                "autoredirectpath": (from_text(_url_path, shown), "/auth/token"),
+                "leeway": (duration(), 60.0),
+                "groups": (_PLAIN, "groups"),
+            },
+            ("service", "issuer"),
+        )
+    ),
+    None,
+)
+ISSUER: Key[Issuer | None] = Key(
+    "auth.issuer",
+    _optional(section(Issuer, {"key": (from_text(_absolute, shown), ""), "lifetime": (duration(minimum=60 * _SECOND), 300.0)}, ("key",))),
+    None,
+)
 ACCESS: Key[tuple[Rule, ...] | None] = Key("access", _optional(_rules()), None)
 GROUPS: Key[Mapping[str, tuple[str, ...]]] = Key(
     "groups",
@@ -124,8 +186,15 @@ GROUPS: Key[Mapping[str, tuple[str, ...]]] = Key(
 
 
 def read_auth(reading: Reading) -> Auth:
-    """``auth``."""
-    return Auth(htpasswd=reading.get(HTPASSWD))
+    """``auth``, and what does not go together in it."""
+    found = Auth(reading.get(HTPASSWD), reading.get(TOKEN), reading.get(SILLY), reading.get(ISSUER))
+    if found.silly is not None and found != Auth(silly=found.silly):
+        reading.errors.append(ConfigError("auth.silly: found other ways to log in beside it, allowed: this one alone"))
+    if found.issuer is not None and found.htpasswd is None:
+        reading.errors.append(ConfigError("auth.issuer: found no auth.htpasswd beside it, allowed: both: tokens are given for passwords"))
+    if found.issuer is not None and found.token is not None:
+        reading.errors.append(ConfigError("auth.issuer: found auth.token beside it, allowed: one of them: a challenge names one service"))
+    return found
 
 
 def read_groups(reading: Reading) -> Mapping[str, tuple[str, ...]]:

@@ -56,9 +56,7 @@ FOREIGN: tuple[Row, ...] = (
     ),
     *_drivers(),
     Ignored("storage.tag.concurrencylimit", "tags are looked up within storage.filesystem.maxthreads"),
-    Refused("auth.silly", _NO_AUTH, "htpasswd or none", presence=True),
-    Refused("auth.token", _NO_AUTH, "htpasswd or none", presence=True),
-    Refused("auth.*", _NO_AUTH, "htpasswd or none", presence=True),
+    Refused("auth.*", _NO_AUTH, "htpasswd, token, silly or none", presence=True),
     Ignored("auth.none", "every client may do everything", harmless=("",), free=True),
     *(
         Ignored(f"middleware.{place}", _MIDDLEWARE, inner=_items("name disabled options options.*"))

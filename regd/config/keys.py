@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from regd.config import checks
 from regd.config.addresses import TCPAddress, UnixAddress, parse_unix_address
-from regd.config.auths import ACCESS, GROUPS, HTPASSWD
+from regd.config.auths import ACCESS, GROUPS, HTPASSWD, ISSUER, SILLY, TOKEN
 from regd.config.caches import PARTS, maxage, maxsize, remote_url, upstreams
 from regd.config.caching import CacheLimits, CacheUpstream
 from regd.config.endpoints import endpoints
@@ -223,6 +223,9 @@ OBEYED: tuple[Key[Any], ...] = (
     TRACING_SAMPLERATIO,
     TRACING_SERVICENAME,
     HTPASSWD,
+    TOKEN,
+    SILLY,
+    ISSUER,
     ACCESS,
     GROUPS,
 )

@@ -1,5 +1,5 @@
 """
-The files that a configuration names and that hold what it is about: passwords.
+The files that a configuration names and that hold what it is about: passwords, keys and certificates.
 
 The process that reads the configuration reads them with it, and hands both to the others. So all serve by the same ones, a process that is
 started while one of them is broken has what its siblings have, and only one needs to be allowed to read them.
@@ -15,10 +15,13 @@ from typing import Final, NamedTuple
 from regd.config.error import ConfigError
 from regd.config.model import Config
 
-__all__ = ["Files", "NamedFile", "named_files", "pack", "read_files", "unpack"]
+__all__ = ["TOKEN_SECRET", "Files", "NamedFile", "named_files", "pack", "read_files", "unpack"]
 
 #: What is in files, by the paths that the configuration names them by.
 Files = Mapping[str, bytes]
+
+#: What tokens are signed with that only this daemon checks: made when it starts. No path is called so.
+TOKEN_SECRET: Final = "regd:token-secret"  # noqa: S105 - it is where the secret is, and not the secret
 
 #: In bytes: tens of thousands of users. A wrong file (an image, a log) should not be read to its end.
 _LARGEST: Final = 4 * 1024 * 1024
@@ -35,8 +38,16 @@ class NamedFile(NamedTuple):
 
 def named_files(config: Config) -> tuple[NamedFile, ...]:
     """Which ones they are."""
-    htpasswd = config.auth.htpasswd
-    return () if htpasswd is None else (NamedFile("auth.htpasswd.path", htpasswd.path),)
+    auth = config.auth
+    found = []
+    if auth.htpasswd is not None:
+        found.append(NamedFile("auth.htpasswd.path", auth.htpasswd.path))
+    if auth.token is not None:
+        found.append(NamedFile("auth.token.rootcertbundle", auth.token.rootcertbundle))
+        found.append(NamedFile("auth.token.jwks", auth.token.jwks))
+    if auth.issuer is not None:
+        found.append(NamedFile("auth.issuer.key", auth.issuer.key))
+    return tuple(file for file in found if file.path)
 
 
 def read_files(config: Config) -> Files:
@@ -45,7 +56,7 @@ def read_files(config: Config) -> Files:
 
     :raises ConfigError: when one cannot be read, with its key and path.
     """
-    found = {}
+    found: dict[str, bytes] = {}
     for key, path in named_files(config):
         try:
             with open(path, "rb") as file:

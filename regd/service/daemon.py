@@ -18,7 +18,7 @@ from twisted.python.components import Componentized
 
 from regd import __version__
 from regd.config import Config, ConfigError, FilesystemStorage, InMemoryStorage, Loaded, NoStorage, load
-from regd.config.watched import named_files, pack, read_files
+from regd.config.watched import TOKEN_SECRET, named_files, pack, read_files
 from regd.service.following import Following
 from regd.service.limits import raise_file_limit
 from regd.service.loglines import configure, make_observer
@@ -124,6 +124,7 @@ class RegistryService(MultiService):
         self._following = Following(self._file_changed, reactor)
         #: The configuration and its files, for workers.
         self._packed = b""
+        self._token_secret = os.urandom(32)
         self._status = ""
         self._started = time.monotonic()
         self._began = time.time()
@@ -149,7 +150,7 @@ class RegistryService(MultiService):
         raise_file_limit(self._log)
         try:
             self._following.follow(named_files(config))
-            files = read_files(config)
+            files = {**read_files(config), TOKEN_SECRET: self._token_secret}
             self.serving.start(files)
             self._packed = pack(self._loaded.source, files)
         except (ConfigError, StorageError) as error:
@@ -248,7 +249,7 @@ class RegistryService(MultiService):
             loaded = load(self._path, os.environ)
             config, stays = keep(self.serving.config, loaded.config)
             self._following.follow(named_files(config))
-            files = read_files(config)
+            files = {**read_files(config), TOKEN_SECRET: self._token_secret}
             self.serving.configure(config, files)
         except ConfigError as error:
             self._tell_not_reread(*error.problems)

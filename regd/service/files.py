@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from regd.auth.htpasswd import PasswordFile
 from regd.config import Config, ConfigError
 from regd.config.watched import read_files
 from regd.proxy.dialing import CannotUseTLS, system_trust, tls_options
+from regd.service.admission import check_files
 from regd.telemetry.tracing import check_tracing
 
 __all__ = ["unusable_files"]
@@ -13,7 +13,7 @@ __all__ = ["unusable_files"]
 
 def unusable_files(config: Config) -> list[str]:
     """
-    Read the files that a configuration names for passwords and for TLS, and look for what traces.
+    Read the files that a configuration names for passwords, tokens and TLS, and look for what traces.
 
     :returns: a line for each section with something that cannot be used, as of a bad key; the daemon would not start with it.
     """
@@ -23,9 +23,7 @@ def unusable_files(config: Config) -> list[str]:
     except ConfigError as error:
         problems += error.problems
     try:
-        htpasswd = config.auth.htpasswd
-        if htpasswd is not None:
-            PasswordFile.parse("auth.htpasswd.path", htpasswd.path, read_files(config)[htpasswd.path])
+        check_files(config, read_files(config))
     except ConfigError as error:
         problems += error.problems
     for index, route in enumerate(config.reverseproxy.routes):

@@ -12,8 +12,9 @@ from regd.storage.driver import Driver
 from regd.storage.filesystem import FilesystemDriver
 from regd.storage.memory import MemoryDriver
 from regd.storage.threads import PoolThreads
+from regd.web.urls import Urls
 
-__all__ = ["make_driver", "manifest_rules"]
+__all__ = ["make_driver", "manifest_rules", "urls_of"]
 
 #: How many threads of a process read what fast clients upload. They hash most of the time, so that more than there are processors gain
 #: nothing, and make the event loop wait for its turn; with one, whoever waits for the disk would hold up the rest.
@@ -47,3 +48,8 @@ def manifest_rules(config: Config) -> ManifestRules:
         url_permitted=validation.manifests.urls.permits,
         platforms=None if wanted is None else frozenset(Platform(entry.os, entry.architecture) for entry in wanted),
     )
+
+
+def urls_of(config: Config) -> Urls:
+    """What answers name as URLs."""
+    return Urls(config.http.host, config.http.prefix, config.http.relativeurls, config.reverseproxy.trusts)

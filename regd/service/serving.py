@@ -22,10 +22,10 @@ from regd.proxy.cache.core import PullThroughCache, Remotes
 from regd.proxy.dialing import CannotUseTLS
 from regd.proxy.reverse import ReverseProxy
 from regd.registry.core import Registry
-from regd.service.admission import Admission, guarded
+from regd.service.admission import Admission, Admitted, guarded
 from regd.service.measuring import Meter, collect_cache, collect_notifications
 from regd.service.notifying import Notifying
-from regd.service.parts import make_driver, manifest_rules
+from regd.service.parts import make_driver, manifest_rules, urls_of
 from regd.service.requestlog import RequestLog
 from regd.service.reread import keep
 from regd.storage.damage import Damage
@@ -46,6 +46,7 @@ from regd.web.response import Response
 from regd.web.site import Closed, Root
 from regd.web.state import StateSigner
 from regd.web.strict import HeadLimits
+from regd.web.tokens import TokenHandlers
 from regd.web.traced import Traced, describe, templates_of
 from regd.web.uploads import UploadHandlers
 from regd.web.urls import Urls
@@ -111,7 +112,7 @@ class Serving:
         self.on_recorded: Callable[[], None] = self.recorded
         #: Who stands before the handlers, made of each configuration and its files.
         self._admission = Admission(reactor)
-        self._guard: Guard | None = None
+        self._admitted: Admitted | None = None
         #: What answers from storage, unless clients are refused; and why they are, or nothing.
         self._own = Closed(self._dispatcher, "the registry is starting") if guarded(config) else self._root()
         self._refusal = ""
@@ -129,7 +130,7 @@ class Serving:
         :raises ConfigError: when a file that a route or an upstream names cannot be used, or what would trace is not installed.
         """
         check_tracing(self.config.tracing)
-        self._guard = self._admission.guard(self.config, files)
+        self._admitted = self._admission.admit(self.config, files)
         self._access_log.use(self._access_log.prepare(self.config))
         self._proxy = self._make_proxy(self.config)
         self._remotes = self._make_remotes(self.config)
@@ -160,7 +161,7 @@ class Serving:
         driver = self.driver
         proxy = self._make_proxy(config)
         remotes = self._make_remotes(config)
-        guard = self._admission.guard(config, files)
+        admitted = self._admission.admit(config, files)
         access = self._access_log.prepare(config)
         if config.storage.maintenance.readonly != self.config.storage.maintenance.readonly and driver.shared:
             # Whether the directory is asked to be writable is decided when a driver starts; so this is another one, on the same files.
@@ -175,7 +176,7 @@ class Serving:
         self._meter.configure(config)
         self._access_log.use(access)
         self._proxy, replaced = proxy, self._proxy
-        self._remotes, self._guard = remotes, guard
+        self._remotes, self._admitted = remotes, admitted
         self._begin_notifying(config)
         self._set_resource()
         if replaced is not None:
@@ -316,6 +317,10 @@ class Serving:
         except CannotUseTLS as error:
             raise ConfigError(f"proxy: {error}") from None
 
+    @property
+    def _guard(self) -> Guard | None:
+        return None if self._admitted is None else self._admitted.guard
+
     def _set_resource(self) -> None:
         limits = self.config.http.limits
         self.site.trusts = self.config.reverseproxy.trusts
@@ -345,7 +350,7 @@ class Serving:
         remotes = self._remotes
         cache = self._cache = None if remotes is None else PullThroughCache(remotes, registry, self.driver, self._reactor, time.time)
         source: PullThroughCache | Registry = registry if cache is None else cache
-        urls = Urls(config.http.host, config.http.prefix, config.http.relativeurls, config.reverseproxy.trusts)
+        urls = urls_of(config)
         deletable = config.storage.delete.enabled
         listener = None if self.notifying is None else self.notifying.listener(urls)
         blobs = BlobHandlers(source.blobs, registry.blobs, deletable=deletable, listener=listener)
@@ -358,6 +363,7 @@ class Serving:
             UploadHandlers(registry, urls, StateSigner(config.http.secret), listener, self._guard),
             manifests,
             lists,
+            TokenHandlers(self._guard, None if self._admitted is None else self._admitted.issuer),
             lambda: config.storage.maintenance.readonly.enabled,
             None if cache is None else cache.namespaces,
             self._guard,

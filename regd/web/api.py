@@ -28,6 +28,7 @@ from regd.web.namespaces import Namespaces, local_name
 from regd.web.request import StreamingRequest
 from regd.web.response import Response
 from regd.web.routes import Routes
+from regd.web.tokens import TokenHandlers
 from regd.web.uploads import UploadHandlers
 
 __all__ = ["Api"]
@@ -86,6 +87,7 @@ class Api:
         uploads: UploadHandlers,
         manifests: ManifestHandlers,
         lists: ListHandlers,
+        tokens: TokenHandlers,
         readonly: Callable[[], bool],
         namespaces: Namespaces | None = None,
         guard: Guard | None = None,
@@ -96,6 +98,7 @@ class Api:
         self._uploads = uploads
         self._manifests = manifests
         self._lists = lists
+        self._tokens = tokens
         self._readonly = readonly
         self._namespaces = namespaces
         self._guard = guard
@@ -189,6 +192,18 @@ class Api:
     def list_referrers(self, request: StreamingRequest, name: RepositoryName, digest: Digest) -> IResource:
         """The manifests whose subject is this one (end-12a, end-12b)."""
         return self._read_from(self._lists.referrers, request, name, digest)
+
+    # Tokens
+
+    @app.route("/auth/token", methods=["GET"])
+    def issue_token(self, request: StreamingRequest) -> IResource:
+        """A token for what somebody may do (Docker's token specification)."""
+        return self._read(self._tokens.issue, request)
+
+    @app.route("/auth/jwks", methods=["GET"])
+    def show_keys(self, request: StreamingRequest) -> IResource:
+        """What such tokens can be checked with by others (RFC 7517)."""
+        return self._read(self._tokens.keys, request)
 
     # Everything else
 

@@ -46,6 +46,17 @@ class Urls:
         """The value of ``Link`` (RFC 8288) that leads to a listing's next page; ``path`` is below the prefix."""
         return f'<{self.prefix}{quote(path)}?{urlencode(sorted(query.items()))}>; rel="next"'
 
+    def base(self, request: StreamingRequest) -> str:
+        """
+        What the client knows this registry by, up to the prefix and without a slash at its end: always a whole URL, because what is given
+        to another program has to be one. Empty where a client does not say what it has asked.
+        """
+        if self.host:
+            return f"{self.host}{self.prefix}".rstrip("/")
+        host = request.getHeader("host") or ""
+        plain = f"{'https' if request.isSecure() else 'http'}://{host}" if valid_host(host) else ""
+        return f"{self._origin(request) or plain}{self.prefix}".rstrip("/")
+
     def _absolute(self, request: StreamingRequest, path: str) -> str:
         if self.host:
             # It is what the operator says, so it also beats relativeurls.

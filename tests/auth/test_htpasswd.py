@@ -86,7 +86,7 @@ class PasswordsTests(SynchronousTestCase):
         self.quick = Passwords(self.file, "r", Inline())
 
     def test_challenge(self) -> None:
-        self.assertEqual(self.slow.challenge(), 'Basic realm="a \\"realm\\""')
+        self.assertEqual(self.slow.challenge("", (), ""), 'Basic realm="a \\"realm\\""')
 
     def test_right_and_wrong(self) -> None:
         self.assertEqual(self.quick.check(said("alice", b"wonder")), User("alice"))

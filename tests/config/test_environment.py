@@ -228,7 +228,7 @@ class ErrorTests(ConfigCase):
             ("REGISTRY_HTTP_DRAINTIMEOUT", "{", "http.draintimeout (REGISTRY_HTTP_DRAINTIMEOUT): line 1, column 2: not YAML"),
             ("REGISTRY_AUTH", "htpasswd", "auth.htpasswd (REGISTRY_AUTH): found a map, allowed: a map with realm and path"),
             ("REGISTRY_AUTH_HTPASSWD_REALM", "r", "auth.htpasswd (REGISTRY_AUTH_HTPASSWD_REALM): found"),
-            ("REGISTRY_AUTH_TOKEN_REALM", "r", "auth.token (REGISTRY_AUTH_TOKEN_REALM): found, but "),
+            ("REGISTRY_AUTH_TOKEN_REALM", "r", "auth.token (REGISTRY_AUTH_TOKEN_REALM): found a map, allowed: "),
             ("REGISTRY_HTTP_TLS_CERTIFICATE", "/c", "http.tls.certificate (REGISTRY_HTTP_TLS_CERTIFICATE): found, but "),
             (
                 "REGISTRY_HTTP_TLS_LETSENCRYPT_HOSTS_0",

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 
 import bcrypt
 from twisted.internet.defer import Deferred
 
+from regd.config.watched import TOKEN_SECRET
 from regd.service import admission
 from regd.storage.threads import Inline
 from tests.web.support import OCTETS, ApiCase, digest_of, path_of
 from tests.web.wire import Answer
 
 PATH = "/etc/regd/htpasswd"
+SECRET = b"0" * 32
 USERS = ("nobody", "puller", "pusher", "deleter", "admin")
-REALM = 'Basic realm="here"'
+REALM = 'Bearer realm="http://registry.example:5000/auth/token",service="regd"'
 
 CONFIG = f"""
 version: 0.1
@@ -70,7 +73,7 @@ class AccessCase(ApiCase):
     def setUp(self) -> None:
         self.patch(admission, "PoolThreads", lambda reactor, size: Now())
         super().setUp()
-        self.service.serving.start({PATH: passwords(*USERS)})
+        self.service.serving.start({PATH: passwords(*USERS), TOKEN_SECRET: SECRET})
         self.addCleanup(lambda: Deferred.fromCoroutine(self.service.serving.close()))
         plain = self.ask
 
@@ -125,7 +128,8 @@ class EndpointTests(AccessCase):
                         self.assertIn(answer.status, statuses, case)
                         self.assertIsNone(challenge, case)
                     elif not user:
-                        self.assertEqual((answer.status, challenge), (401, REALM), case)
+                        scope = f'scope="repository:{name}:{"pull,push" if action == "push" else action}"'
+                        self.assertEqual((answer.status, challenge), (401, f"{REALM},{scope}"), case)
                     elif action == "pull":
                         # As of a repository that is not there: for lists of referrers that is an empty one.
                         self.assertEqual(answer.status, 200 if "referrers" in target else 404, case)
@@ -159,7 +163,8 @@ class EndpointTests(AccessCase):
         for value in ("Basic", "Basic x", "Bearer abc", "Basic " + base64.b64encode(b"admin").decode(), "", "basic  ", "Digest a=b"):
             for target in ("/v2/", "/v2/public/a/manifests/v1", "/v2/_catalog"):
                 answer = self.ask("GET", target, [("Authorization", value)])
-                self.assertEqual((answer.status, answer.get("WWW-Authenticate")), (401, REALM), value)
+                error = ',error="invalid_token"' if value.startswith("Bearer") else ""
+                self.assertEqual((answer.status, answer.get("WWW-Authenticate")), (401, REALM + error), value)
         twice = self.ask("GET", "/v2/", login("admin") * 2)
         self.assertEqual(twice.status, 401)
         self.assertEqual(self.ask("GET", "/v2/", [("authorization", login("admin")[0][1].replace("Basic", "bAsIc"))]).status, 200)
@@ -226,8 +231,73 @@ class ReloadTests(AccessCase):
         self.assertEqual(self.by("pusher", "PATCH", target, b"abc").status, 202)
 
 
+class TokenTests(AccessCase):
+    def token(self, user: str, *scopes: str) -> list[tuple[str, str]]:
+        """
+        :return: The field of somebody who has been given a token.
+        """
+        query = "&".join(f"scope={scope}" for scope in scopes)
+        answer = self.ask("GET", f"/auth/token?service=regd&{query}", login(user))
+        self.assertEqual((answer.status, answer.get("Cache-Control")), (200, "no-store"), answer)
+        given = json.loads(answer.body)
+        self.assertEqual((given["token"], given["expires_in"]), (given["access_token"], 300))
+        return [("Authorization", f"Bearer {given['token']}")]
+
+    def test_each_by_each(self) -> None:
+        """With a token for what was wanted, everybody may do what they may with a password, and is challenged for the rest."""
+        for name in ("public/a", "team/a", "hidden/a"):
+            for user in ("", *USERS):
+                token = self.token(user, f"repository:{name}:pull,push,delete")
+                for action, method, target in (
+                    ("pull", "GET", f"/v2/{name}/manifests/v1"),
+                    ("push", "POST", f"/v2/{name}/blobs/uploads/"),
+                    ("delete", "DELETE", f"/v2/{name}/manifests/absent"),
+                ):
+                    answer = self.ask(method, target, token, b"" if action == "push" else None)
+                    case = (user, target, answer)
+                    if allowed(user, name, action):
+                        self.assertEqual(answer.status, {"pull": 200, "push": 202, "delete": 404}[action], case)
+                    else:
+                        scope = f'scope="repository:{name}:{"pull,push" if action == "push" else action}"'
+                        wanted = f'{REALM},{scope},error="insufficient_scope"'
+                        self.assertEqual((answer.status, answer.get("WWW-Authenticate")), (401, wanted), case)
+
+    def test_one_for_another_repository(self) -> None:
+        token = self.token("admin", "repository:team/a:pull")
+        self.assertEqual(self.ask("GET", "/v2/team/a/manifests/v1", token).status, 200)
+        for target in ("/v2/hidden/a/manifests/v1", "/v2/public/a/manifests/v1", "/v2/_catalog"):
+            answer = self.ask("GET", target, token)
+            self.assertEqual(answer.status, 401, target)
+            self.assertIn('error="insufficient_scope"', answer["WWW-Authenticate"])
+        self.assertEqual(self.ask("GET", "/v2/_catalog", self.token("admin", "registry:catalog:*")).status, 200)
+        self.assertEqual(self.ask("GET", "/v2/", token).status, 200)
+
+    def test_for_another_service(self) -> None:
+        given = json.loads(self.ask("GET", "/auth/token?service=other", login("admin")).body)["token"]
+        self.assertEqual(self.ask("GET", "/v2/", [("Authorization", f"Bearer {given}")]).status, 401)
+
+    def test_a_token_is_for_a_password(self) -> None:
+        token = self.token("puller", "repository:team/a:pull")
+        for fields in (token, login("admin", "wrong"), [("Authorization", "Basic x")]):
+            answer = self.ask("GET", "/auth/token?scope=repository:team/a:pull", fields)
+            self.assertEqual((answer.status, answer.get("WWW-Authenticate")), (401, 'Basic realm="here"'))
+        # containerd asks with a form first, and then as all others do.
+        self.assertEqual(self.ask("POST", "/auth/token", [], b"grant_type=password").status, 405)
+        self.assertEqual(self.ask("GET", "/auth/jwks").status, 404)
+
+    def test_rules_count_when_it_is_used(self) -> None:
+        token = self.token("puller", "repository:team/a:pull")
+        config = self.service.serving.config
+        self.service.serving.configure(replace(config, access=(config.access or ())[:1]), {PATH: passwords(*USERS), TOKEN_SECRET: SECRET})
+        self.assertEqual(self.ask("GET", "/v2/team/a/manifests/v1", token).status, 404)
+
+
 class WithoutRulesTests(AccessCase):
     config = CONFIG
+
+    def test_there_is_no_token_service(self) -> None:
+        self.refused(self.ask("GET", "/auth/token"), 404, "NOT_FOUND")
+        self.assertEqual(self.by("", "GET", "/v2/")["WWW-Authenticate"], 'Basic realm="here"')
 
     def test_whoever_has_a_name_may_do_everything(self) -> None:
         self.refused(self.by("", "GET", "/v2/public/a/manifests/v1"), 401, "UNAUTHORIZED")
