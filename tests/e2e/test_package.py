@@ -25,12 +25,9 @@ from tests.e2e.root import Root
 
 SUITE = "bookworm"
 
-# Installed before the package, so that what is there before and after is the package's alone: its dependencies, systemd, and what
-# debian/tests/lifecycle uses.
-BEFORE = (
-    *("systemd", "systemd-sysv", "dbus", "curl", "procps", "adduser", "python3", "python3-cffi-backend", "python3-openssl"),
-    *("python3-yaml", "python3-attr", "python3-markupsafe", "python3-idna", "python3-pyasn1-modules"),
-)
+# Installed before the package and with what it depends on, so that what is there before and after is the package's alone: systemd, and
+# what debian/tests/lifecycle uses.
+BEFORE = ("systemd", "systemd-sysv", "dbus", "curl", "procps")
 
 # Runs debian/tests/lifecycle when the system is up, and ends.
 UNIT = """\
@@ -69,7 +66,7 @@ class PackageTest(unittest.TestCase):
         shutil.copy(built, cls.package)
         cls.lintian = building.run("sh", "-c", "lintian --allow-root --fail-on none dist/*.deb", cwd="/srv/regd")
         shutil.rmtree(building.directory)
-        cls.clean.install(*BEFORE)
+        cls.clean.install(*BEFORE, *dependencies(cls.package))
 
     def test_lintian(self) -> None:
         self.assertEqual(re.findall("(?m)^[EW]: .*", self.lintian), [])
@@ -209,6 +206,15 @@ def check_out(directory: Path) -> None:
     present = b"\0".join(name for name in listed.split(b"\0") if name and (ROOT / name.decode()).exists())
     packed = subprocess.run(["tar", "--null", "--files-from=-", "-c"], input=present, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
     subprocess.run(["tar", "-x", "--no-same-owner"], input=packed, cwd=directory, check=True)
+
+
+def dependencies(package: Path) -> list[str]:
+    """
+    :param package: A package's file.
+    :return: The names of the packages it depends on, of alternatives the first.
+    """
+    said = subprocess.run(["dpkg-deb", "--field", str(package), "Depends"], capture_output=True, check=True).stdout.decode()
+    return [re.split(r"[\s(|:]", depended.strip(), maxsplit=1)[0] for depended in said.split(",")]
 
 
 def answers(port: int) -> bool:
