@@ -28,6 +28,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "storage": frozenset({"names", "errors"}),
     # The rules, users and keys are the configuration's values.
     "auth": frozenset({"config", "names", "errors"}),
+    # Its certificates and modes are the configuration's values, and its files are read with it.
+    "tls": frozenset({"config", "errors"}),
     "maintenance": frozenset({"storage", "manifest", "names", "errors", "pace", "moments", "processes", "spans"}),
     "registry": frozenset({"maintenance", "storage", "manifest", "names", "errors", "pace", "moments", "spans"}),
     "telemetry": frozenset({"config", "storage", "moments", "spans", "asked"}),
@@ -40,7 +42,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "notifications": frozenset({"config", "web", "registry", "manifest", "names", "errors", "moments"}),
     "service": frozenset(
         {
-            *("auth", "workers", "proxy", "notifications"),
+            *("auth", "tls", "workers", "proxy", "notifications"),
             *("web", "telemetry", "registry", "maintenance", "storage", "config", "manifest", "names", "errors"),
             "moments",
             "asked",
@@ -49,7 +51,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "worker": frozenset({"service"}),
     # A program without an event loop: it needs neither the service nor HTTP, and takes a third of their memory without.
     "maintain": frozenset({"maintenance"}),
-    "cli": frozenset({"auth", "service", "maintenance", "storage", "config", "names", "moments"}),
+    "cli": frozenset({"auth", "tls", "service", "maintenance", "storage", "config", "names", "moments"}),
 }
 
 # Where a room may see only one module of another: the seam between them.
@@ -62,7 +64,7 @@ ONLY_THROUGH: dict[tuple[str, str], frozenset[str]] = {
 PURE = frozenset({"errors", "names", "manifest", "pace", "moments", "spans"})
 
 # Rooms that must not know HTTP.
-WITHOUT_HTTP = PURE | {"auth", "config", "storage", "maintenance", "registry"}
+WITHOUT_HTTP = PURE | {"auth", "tls", "config", "storage", "maintenance", "registry"}
 HTTP_PACKAGES = ("twisted.web", "klein", "treq")
 
 LONGEST = 450

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from regd import __version__
@@ -136,7 +137,13 @@ def _check_config(parsed: argparse.Namespace) -> int:
 
         return unusable_files(config)
 
-    report = check(default_path(parsed.file, os.environ), os.environ, examine)
+    def advise(config: Config) -> tuple[str, ...]:
+        from regd.config.watched import read_files  # noqa: PLC0415 - as above
+        from regd.service.advice import advice  # noqa: PLC0415 - as above
+
+        return advice(config, read_files(config), time.time())
+
+    report = check(default_path(parsed.file, os.environ), os.environ, examine, advise)
     for line in report.lines:
         print(line)
     return 0 if report.ok else 1

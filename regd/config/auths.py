@@ -202,8 +202,12 @@ def read_groups(reading: Reading) -> Mapping[str, tuple[str, ...]]:
     return reading.get(GROUPS)
 
 
-def read_access(reading: Reading, auth: Auth, groups: Mapping[str, tuple[str, ...]]) -> tuple[Rule, ...] | None:
-    """``access``; and what in it can never come true."""
+def read_access(reading: Reading, auth: Auth, groups: Mapping[str, tuple[str, ...]], *, certified: bool) -> tuple[Rule, ...] | None:
+    """
+    ``access``; and what in it can never come true.
+
+    :param certified: whether clients may show certificates that say who they are.
+    """
     rules = reading.get(ACCESS)
     node = reading.node(ACCESS.path)
     if rules is None and node is not None and is_null(node):
@@ -215,7 +219,7 @@ def read_access(reading: Reading, auth: Auth, groups: Mapping[str, tuple[str, ..
             if one.startswith("@") and one[1:] not in groups:
                 known = ", ".join(f"@{group}" for group in groups) or "none, as groups is not there"
                 reading.errors.append(ConfigError(f"{place}: found the group {one}, allowed: {known}"))
-            elif one != "anonymous" and auth == Auth():
+            elif one != "anonymous" and auth == Auth() and not certified:
                 reading.warnings.append(f"{place}: nobody can be {one}, because auth says no way to log in")
     if groups and rules is None:
         reading.warnings.append(f"{GROUPS.path}: nothing to do without access, whose rules name them")

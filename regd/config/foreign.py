@@ -11,7 +11,6 @@ from regd.config.values import Inner
 __all__ = ["FOREIGN"]
 
 _REDIS = "redis is not used; regd needs no cache that processes share"
-_TLS = "this version does not speak TLS; it belongs to the proxy in front"
 _EXEC = "no program is asked for credentials; they are proxy.username and proxy.password"
 _WRITE = "a fetch goes on for as long as bytes come"
 _REPORTING = "errors are reported to the log only"
@@ -21,7 +20,7 @@ _SCHEMA1 = "manifests of schema 1 are refused"
 _DRIVERS = "filesystem or inmemory"
 _NO_DRIVER = "this version does not have the driver"
 _NO_AUTH = "this version does not have this way to log in, and must not start open where the configuration says that it is protected"
-_NO_TLS = "this version does not speak TLS, and must not start in plain text where the configuration says otherwise"
+_NO_ACME = "regd does not ask for certificates itself; certbot or lego do, and regd serves what they renew without a restart"
 
 
 def _ignored(section: str, instead: str, names: str, switch: str = "") -> list[Row]:
@@ -65,20 +64,9 @@ FOREIGN: tuple[Row, ...] = (
     *_ignored("reporting", _REPORTING, "bugsnag.apikey bugsnag.releasestage bugsnag.endpoint"),
     *_ignored("reporting", _REPORTING, "newrelic.licensekey newrelic.name newrelic.verbose"),
     *(
-        Refused(f"http.tls.{name}", _NO_TLS, "nothing", free=name.endswith("s"))
-        for name in (
-            "certificate",
-            "key",
-            "clientcas",
-            "clientauth",
-            "letsencrypt.cachefile",
-            "letsencrypt.email",
-            "letsencrypt.hosts",
-            "letsencrypt.directoryurl",
-        )
+        Refused(f"http.tls.letsencrypt.{name}", _NO_ACME, "http.tls.certificate and http.tls.key", free=name == "hosts")
+        for name in ("cachefile", "email", "hosts", "directoryurl")
     ),
-    Ignored("http.tls.minimumtls", _TLS),
-    Ignored("http.tls.ciphersuites", _TLS, inner=(Inner(""), Inner("[]"))),
     Ignored("http.h2c.enabled", "regd speaks HTTP/1.1", harmless=("false",)),
     *_ignored("redis", _REDIS, "addr username password db dialtimeout readtimeout writetimeout"),
     *_ignored("redis", _REDIS, "pool.maxidle pool.maxactive pool.idletimeout tls.enabled tls.certificate tls.key"),

@@ -24,6 +24,7 @@ from regd.config.notifying import Endpoint, Notifications
 from regd.config.proxying import Limits, Route, Upstream
 from regd.config.routes import routes
 from regd.config.schema import Key, Row, build
+from regd.config.tlskeys import TLS_KEYS
 from regd.config.tracing import endpoint, ratio, secret_fields, service_name
 from regd.config.values import Parser, boolean, choice, duration, from_text, integer, list_of, record, size, text
 from regd.config.window import Window, parse_window
@@ -191,6 +192,7 @@ OBEYED: tuple[Key[Any], ...] = (
     LIMITS_HEADER,
     LIMITS_FIELDS,
     HTTP2_DISABLED,
+    *TLS_KEYS,
     CATALOG_MAXENTRIES,
     TAGS_MAXTAGS,
     VALIDATION_DISABLED,

@@ -44,6 +44,7 @@ from regd.config.notifying import Events, Notifications
 from regd.config.proxying import Limits
 from regd.config.schema import Key, Refused, as_section
 from regd.config.survey import survey
+from regd.config.tlskeys import read_tls
 from regd.config.tracing import sdk_disabled, switched_on
 from regd.config.tracingvalues import Tracing
 from regd.config.values import Place
@@ -203,7 +204,7 @@ def _config(reading: _Reading) -> Config:
         notifications=_notifications(reading, driver),
         tracing=_tracing(reading),
         auth=auth,
-        access=read_access(reading, auth, groups),
+        access=read_access(reading, auth, groups, certified=http.tls is not None and http.tls.verifies),
         groups=groups,
     )
 
@@ -309,8 +310,9 @@ def _http(reading: _Reading) -> HTTP:
     unix = get(keys.NET) == "unix"
     if unix and not reading.given(keys.ADDR):
         reading.errors.append(ConfigError("http.addr: found nothing, allowed: the path of a socket, because http.net is unix"))
+    addr = get(keys.UNIX_ADDR if unix else keys.ADDR)
     return HTTP(
-        addr=get(keys.UNIX_ADDR if unix else keys.ADDR),
+        addr=addr,
         prefix=get(keys.PREFIX),
         host=get(keys.HOST),
         secret=get(keys.SECRET),
@@ -320,6 +322,7 @@ def _http(reading: _Reading) -> HTTP:
         workers=get(keys.WORKERS),
         debug=_debug(reading),
         limits=Limits(get(keys.LIMITS_LINE), get(keys.LIMITS_HEADER), get(keys.LIMITS_FIELDS)),
+        tls=read_tls(reading, addr),
     )
 
 

@@ -14,7 +14,7 @@ LogLevel = Literal["error", "warn", "info", "debug"]
 LEVELS: Final[Parser[LogLevel]] = choice("error", "warn", "info", "debug", fold=True)
 
 #: What has a level of its own: the rooms of ``docs/architecture.rst`` that log, and Twisted.
-PARTS: Final = ("maintenance", "notifications", "proxy", "registry", "service", "storage", "telemetry", "twisted", "web", "workers")
+PARTS: Final = ("maintenance", "notifications", "proxy", "registry", "service", "storage", "telemetry", "tls", "twisted", "web", "workers")
 
 
 def log_levels() -> Parser[Mapping[str, LogLevel]]:

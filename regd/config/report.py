@@ -27,11 +27,17 @@ class Report:
     lines: tuple[str, ...]
 
 
-def check(path: str | None, environ: Mapping[str, str], examine: Callable[[Config], Sequence[str]] = lambda config: ()) -> Report:
+def check(
+    path: str | None,
+    environ: Mapping[str, str],
+    examine: Callable[[Config], Sequence[str]] = lambda config: (),
+    advise: Callable[[Config], Sequence[str]] = lambda config: (),
+) -> Report:
     """Read a configuration as the daemon would, and say all there is to say about it.
 
     :param path: the file; ``None`` for :func:`~regd.config.load.default_path`.
     :param examine: finds problems that cannot be seen in the file alone.
+    :param advise: what else is worth a warning, where there are no problems.
     :returns: every problem; or every warning, and then what is in effect. Secrets are not shown.
     """
     named = default_path(path, environ)
@@ -42,7 +48,7 @@ def check(path: str | None, environ: Mapping[str, str], examine: Callable[[Confi
     except ConfigError as error:
         lines = (f"error: {problem}" for problem in error.problems)
         return Report(ok=False, lines=(*lines, f"{named}: regd does not start with this configuration"))
-    lines = (f"warning: {warning}" for warning in loaded.warnings)
+    lines = (f"warning: {warning}" for warning in (*loaded.warnings, *advise(loaded.config)))
     return Report(ok=True, lines=(*lines, f"{named}: regd starts with this configuration. In effect:", *summary(loaded.config)))
 
 
@@ -60,7 +66,7 @@ def _value(config: Config, path: str) -> tuple[bool, Any]:
     """Follow a key's path through the configuration, whose names are those of the file.
 
     :returns: whether there is such a value, and the value. Keys with nothing to obey have none, and neither have those of a driver
-        that is not chosen, or all of ``storage`` for a proxy only. ``Any``: keys are of many types.
+        that is not chosen, or all of ``http.tls`` without TLS, or of ``storage`` for a proxy only. ``Any``: keys are of many types.
     """
     if isinstance(config.storage.driver, NoStorage) and path.startswith("storage."):
         return False, None

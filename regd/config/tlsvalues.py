@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from regd.config.addresses import TCPAddress
 
-__all__ = ["HSTS", "TLS", "ClientAuth", "KeyPair", "LetsEncrypt"]
+__all__ = ["HSTS", "MODES", "TLS", "ClientAuth", "KeyPair", "MinimumTLS"]
 
-ClientAuth = Literal[
-    "request-client-cert", "require-any-client-cert", "verify-client-cert-if-given", "require-and-verify-client-cert"
-]
+ClientAuth = Literal["request-client-cert", "require-any-client-cert", "verify-client-cert-if-given", "require-and-verify-client-cert"]
+MinimumTLS = Literal["tls1.2", "tls1.3"]
+
+#: All of :data:`ClientAuth`.
+MODES: Final[tuple[ClientAuth, ...]] = get_args(ClientAuth)
 
 
 @dataclass(frozen=True)
@@ -34,35 +36,40 @@ class HSTS:
 
 
 @dataclass(frozen=True)
-class LetsEncrypt:
-    """``http.tls.letsencrypt``.
-
-    :ivar cachefile: the directory that the account and certificates are kept in.
-    :ivar directoryurl: of an ACME server; empty for that of Let's Encrypt.
-    """
-
-    cachefile: str
-    hosts: tuple[str, ...]
-    email: str = ""
-    directoryurl: str = ""
-
-
-@dataclass(frozen=True)
 class TLS:
     """``http.tls``.
 
-    :ivar certificates: the first is for clients that name no server, or one that no certificate is for.
+    :ivar pairs: the first is for clients that name no server, or one that no certificate is for.
     :ivar clientcas: files in PEM with the authorities that clients' certificates are from.
     :ivar clientauth: ``None`` where clients are not asked for one.
     :ivar ciphersuites: by the names of Go and IANA; empty for those that regd offers by itself. They are about TLS 1.2 only.
     :ivar redirect: where a listener sends clients of plain HTTP to this one.
     """
 
-    certificates: tuple[KeyPair, ...]
+    pairs: tuple[KeyPair, ...]
     clientcas: tuple[str, ...] = ()
     clientauth: ClientAuth | None = None
-    minimumtls: Literal["tls1.2", "tls1.3"] = "tls1.2"
+    minimumtls: MinimumTLS = "tls1.2"
     ciphersuites: tuple[str, ...] = ()
-    letsencrypt: LetsEncrypt | None = None
     redirect: TCPAddress | None = None
     hsts: HSTS = HSTS()
+
+    @property
+    def certificate(self) -> str:
+        """That of the first pair."""
+        return self.pairs[0].certificate
+
+    @property
+    def key(self) -> str:
+        """That of the first pair."""
+        return self.pairs[0].key
+
+    @property
+    def certificates(self) -> tuple[KeyPair, ...]:
+        """The other pairs."""
+        return self.pairs[1:]
+
+    @property
+    def verifies(self) -> bool:
+        """Whether clients' certificates are verified, so that they say who a client is."""
+        return self.clientauth is not None and "verify" in self.clientauth

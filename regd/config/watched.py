@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from regd.config.error import ConfigError
 from regd.config.model import Config
 
-__all__ = ["TOKEN_SECRET", "Files", "NamedFile", "named_files", "pack", "read_files", "unpack"]
+__all__ = ["TOKEN_SECRET", "Files", "NamedFile", "named_files", "pack", "pair_section", "read_files", "unpack"]
 
 #: What is in files, by the paths that the configuration names them by.
 Files = Mapping[str, bytes]
@@ -47,7 +47,19 @@ def named_files(config: Config) -> tuple[NamedFile, ...]:
         found.append(NamedFile("auth.token.jwks", auth.token.jwks))
     if auth.issuer is not None:
         found.append(NamedFile("auth.issuer.key", auth.issuer.key))
+    tls = config.http.tls
+    if tls is not None:
+        for index, pair in enumerate(tls.pairs):
+            section = pair_section(index)
+            found.append(NamedFile(f"{section}.certificate", pair.certificate))
+            found.append(NamedFile(f"{section}.key", pair.key))
+        found += [NamedFile(f"http.tls.clientcas[{index}]", path) for index, path in enumerate(tls.clientcas)]
     return tuple(file for file in found if file.path)
+
+
+def pair_section(index: int) -> str:
+    """Where a certificate stands in the configuration."""
+    return "http.tls" if index == 0 else f"http.tls.certificates[{index - 1}]"
 
 
 def read_files(config: Config) -> Files:

@@ -16,6 +16,7 @@ from regd.config import Auth, Config, TokenAuth
 from regd.config.watched import TOKEN_SECRET, Files
 from regd.service.parts import urls_of
 from regd.storage.threads import PoolThreads
+from regd.tls.acceptor import Tally, TLSAcceptor
 from regd.web.guard import Guard
 
 __all__ = ["Admission", "Admitted", "check_files", "guarded"]
@@ -79,7 +80,9 @@ class Admission:
             authenticators.append(Passwords(parsed, htpasswd.realm, self._threads))
         if config.auth.silly is not None:
             authenticators.append(Believer(config.auth.silly.realm, config.auth.silly.service))
-        return Admitted(Guard(rules, authenticators, urls_of(config)), issuer)
+        # Where there are no rules, a certificate opens the door and no more, as in registry:2: the rest is for whoever has a password.
+        certificates = config.access is not None and config.http.tls is not None
+        return Admitted(Guard(rules, authenticators, urls_of(config), certificates=certificates), issuer)
 
     def stop(self) -> None:
         """Check nothing any more."""
@@ -101,6 +104,8 @@ def check_files(config: Config, files: Files) -> None:
         _tokens(auth.token, files, bare=False)
     if auth.issuer is not None:
         Signer.parse(auth.issuer.key, files[auth.issuer.key])
+    if config.http.tls is not None:
+        TLSAcceptor(config.http.tls, files, Tally())
 
 
 def _issuer(config: Config, files: Files, rules: Rules) -> Issuer | None:

@@ -18,12 +18,14 @@ from twisted.python.components import Componentized
 
 from regd import __version__
 from regd.config import Config, ConfigError, FilesystemStorage, InMemoryStorage, Loaded, NoStorage, load
-from regd.config.watched import TOKEN_SECRET, named_files, pack, read_files
+from regd.config.watched import TOKEN_SECRET, Files, named_files, pack, read_files
+from regd.service.advice import advice
 from regd.service.following import Following
 from regd.service.limits import raise_file_limit
 from regd.service.loglines import configure, make_observer
 from regd.service.measuring import counted_together
 from regd.service.notifying import add_recorded
+from regd.service.orders import EndingOrders
 from regd.service.ports import CannotListen, Ports
 from regd.service.refusing import refusal
 from regd.service.reread import keep
@@ -41,15 +43,13 @@ from regd.web.dispatch import Dispatcher
 from regd.web.leaf import Leaf
 from regd.web.leaving import HANDSHAKE, turn_away
 from regd.web.listen import url_of
+from regd.web.redirect import Redirect
 from regd.web.request import StreamingRequest, StreamingSite
 from regd.web.site import Root
 from regd.workers.children import Output
 from regd.workers.group import Group
 
 __all__ = ["CannotStart", "RegistryService", "Streams"]
-
-#: Signals that come so soon after the first one are the same order: a terminal and the script that runs in it may each send theirs.
-_SAME = 1.0
 
 #: How long a worker may take to end, beyond what its requests and handlers may, before it is killed, in seconds.
 _MARGIN = 5.0
@@ -115,12 +115,14 @@ class RegistryService(MultiService):
         self.serving = Serving(loaded.config, streams.access, reactor)
         self.upkeep = Upkeep(self.serving, reactor)
         self._stopping = False
-        #: The signals that end a daemon, once one has come, and what they did before.
-        self._ending: dict[signal.Signals, Any] = {}
+        self._orders = EndingOrders(reactor)
         self.group: Group | None = None
         self._health = self._make_health()
         self.debug_site = StreamingSite(self._debug_root(), _silent, reactor)
         self.ports = Ports(reactor)
+        self._redirect_site = StreamingSite(
+            Redirect(Dispatcher({}), lambda: self.serving.config.http.host, lambda: self.ports.port), _silent, reactor
+        )
         self._following = Following(self._file_changed, reactor)
         #: The configuration and its files, for workers.
         self._packed = b""
@@ -155,6 +157,7 @@ class RegistryService(MultiService):
             self._packed = pack(self._loaded.source, files)
         except (ConfigError, StorageError) as error:
             self._give_up(f"{error}")
+        self._advise(config, files)
         # Before anybody writes: whom there is to tell, and from where on.
         self.serving.deliver()
         count = self._count
@@ -167,14 +170,14 @@ class RegistryService(MultiService):
         if self.group is None:
             self._trace()
         try:
-            self.ports.open(self._manager, config, self.serving.site, self.debug_site, self.group)
+            self.ports.open(self._manager, config, self.serving.site, self.debug_site, self._redirect_site, self.group)
         except CannotListen as error:
             self._give_up(f"{error}")
         self._health.start()
         for number, handler in ((signal.SIGHUP, self._reread), (signal.SIGUSR1, self._reopen)):
             self._signals_before[number] = self._on_signal(number, handler)
         # Twisted has its handlers of signals by then.
-        self._reactor.callWhenRunning(self._hear_once)
+        self._reactor.callWhenRunning(self._orders.hear_once)
         self.upkeep.configure()
         if self.group is None:
             self._tell_ready("in one process")
@@ -219,7 +222,8 @@ class RegistryService(MultiService):
 
     def _tell_ready(self, how: str) -> None:
         config = self.serving.config
-        urls = ", ".join(url_of(port, config.http.prefix) for port in self.ports.serving)
+        scheme = "http" if config.http.tls is None else "https"
+        urls = ", ".join(url_of(port, config.http.prefix, scheme) for port in self.ports.serving)
         self._status = f"serves {urls} from {_storage_text(config)} {how}"
         self._log.info("regd {version} {status}", version=__version__, status=self._status)
         self._manager.ready(self._status)
@@ -234,6 +238,10 @@ class RegistryService(MultiService):
     def _tell_warnings(self, loaded: Loaded) -> None:
         for warning in loaded.warnings:
             self._log.warn("{path}: {warning}", path=loaded.path, warning=warning)
+
+    def _advise(self, config: Config, files: Files) -> None:
+        for line in advice(config, files, time.time()):
+            self._log.warn("{path}: {advice}", path=self._path, advice=line)
 
     def _file_changed(self, path: str) -> None:
         self._log.info("{path} has changed", path=path)
@@ -258,6 +266,7 @@ class RegistryService(MultiService):
             self._tell_not_reread(str(error))
             return
         self._tell_warnings(loaded)
+        self._advise(config, files)
         for key in stays:
             self._log.warn("{path}: {key} has changed, which needs a restart; what it was stays in effect", path=loaded.path, key=key)
         if self._observer is not None:
@@ -306,43 +315,13 @@ class RegistryService(MultiService):
         await tidied
         await self.serving.close()
         self._health.stop()
-        if self.ports.debug is not None:
-            # Until now it has said that this daemon is not ready.
-            await maybeDeferred(self.ports.debug.stopListening)
-        self.debug_site.abort()
-        for number, before in self._ending.items():
-            signal.signal(number, before)
+        # Until now the one for operators has said that this daemon is not ready.
+        for beside, site in ((self.ports.debug, self.debug_site), (self.ports.redirect, self._redirect_site)):
+            if beside is not None:
+                await maybeDeferred(beside.stopListening)
+            site.abort()
+        self._orders.forget()
         self._log.info("stopped")
-
-    def _hear_once(self) -> None:
-        """
-        What is said twice before we have begun to stop, as by a supervisor that tells all processes of ours, reaches Twisted once. It would
-        log with a traceback that it cannot stop twice.
-        """
-        said: list[int] = []
-
-        def told(number: int, frame: Any) -> None:
-            said.append(number)
-            if len(said) == 1:
-                self._ending[signal.Signals(number)](number, frame)
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before = signal.getsignal(number)
-            if callable(before):
-                self._ending[number] = before
-                signal.signal(number, told)
-
-    def _hear_again(self) -> None:
-        """From now on SIGTERM and SIGINT say that we are to end now. Twisted would find that it cannot stop twice."""
-        begun = self._reactor.seconds()
-
-        def cut_off() -> None:
-            if self._reactor.seconds() - begun >= _SAME:
-                self._cut_off()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before = signal.signal(number, lambda _number, _frame: self._reactor.callFromThread(cut_off))
-            self._ending.setdefault(number, before)
 
     def _cut_off(self) -> None:
         self._log.warn("told to stop again: requests that have not finished are cut off")
@@ -358,7 +337,7 @@ class RegistryService(MultiService):
         for number, handler in self._signals_before.items():
             signal.signal(number, handler)
         self._signals_before.clear()
-        self._hear_again()
+        self._orders.hear_again(self._cut_off)
         return Deferred.fromCoroutine(self._stop())
 
     def _make_health(self) -> Health:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from regd.config import Config, FilesystemStorage
@@ -14,7 +15,7 @@ from regd.storage.memory import MemoryDriver
 from regd.storage.threads import PoolThreads
 from regd.web.urls import Urls
 
-__all__ = ["make_driver", "manifest_rules", "urls_of"]
+__all__ = ["fields_of", "make_driver", "manifest_rules", "urls_of"]
 
 #: How many threads of a process read what fast clients upload. They hash most of the time, so that more than there are processors gain
 #: nothing, and make the event loop wait for its turn; with one, whoever waits for the disk would hold up the rest.
@@ -48,6 +49,15 @@ def manifest_rules(config: Config) -> ManifestRules:
         url_permitted=validation.manifests.urls.permits,
         platforms=None if wanted is None else frozenset(Platform(entry.os, entry.architecture) for entry in wanted),
     )
+
+
+def fields_of(config: Config) -> Mapping[str, tuple[str, ...]]:
+    """What all answers have in their head."""
+    hsts = None if config.http.tls is None else config.http.tls.hsts
+    if hsts is None or not hsts.maxage:
+        return config.http.headers
+    said = f"max-age={int(hsts.maxage)}" + ("; includeSubDomains" if hsts.includesubdomains else "")
+    return {"Strict-Transport-Security": (said,), **config.http.headers}
 
 
 def urls_of(config: Config) -> Urls:

@@ -27,6 +27,7 @@ class Ports:
     :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
     :ivar serving: those of the registry.
     :ivar debug: that of ``/debug``, if there is one.
+    :ivar redirect: that of plain HTTP beside TLS, if there is one.
     """
 
     _log = Logger()
@@ -35,9 +36,10 @@ class Ports:
         self._reactor = reactor
         self.serving: list[IListeningPort] = []
         self.debug: IListeningPort | None = None
+        self.redirect: IListeningPort | None = None
 
     # Any: Twisted's factories are generic in protocols that know them.
-    def open(self, manager: Manager, config: Config, site: Any, debug_site: Any, group: Group | None) -> None:
+    def open(self, manager: Manager, config: Config, site: Any, debug_site: Any, redirect_site: Any, group: Group | None) -> None:
         """
         Listen.
 
@@ -58,6 +60,13 @@ class Ports:
             self.debug = listen_on(self._reactor, passed.debug, debug_site)
         elif config.http.debug.addr is not None:
             self.debug = self._listen("http.debug.addr", config.http.debug.addr, debug_site, None)
+        if config.http.tls is not None and config.http.tls.redirect is not None:
+            self.redirect = self._listen("http.tls.redirect", config.http.tls.redirect, redirect_site, None)
+
+    @property
+    def port(self) -> int:
+        """The number of that of the registry."""
+        return int(getattr(self.serving[0].getHost(), "port", 0))
 
     def _listen(self, key: str, address: TCPAddress | UnixAddress, site: Any, group: Group | None) -> IListeningPort:
         try:

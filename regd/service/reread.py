@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from regd.config import Config, FilesystemStorage
+from regd.config import Config, FilesystemStorage, TCPAddress
 
 __all__ = ["keep"]
 
@@ -21,9 +21,14 @@ def _threads(config: Config) -> object:
     return driver.maxthreads if isinstance(driver, FilesystemStorage) else None
 
 
+def _redirect(config: Config) -> TCPAddress | None:
+    return None if config.http.tls is None else config.http.tls.redirect
+
+
 #: What is decided when the daemon starts, by the key that says it.
 _FIXED: Final[tuple[tuple[str, Callable[[Config], object]], ...]] = (
     ("http.addr", lambda config: config.http.addr),
+    ("http.tls.redirect", _redirect),
     ("http.debug.addr", lambda config: config.http.debug.addr),
     ("http.workers", lambda config: config.http.workers),
     ("storage", lambda config: type(config.storage.driver)),
@@ -40,7 +45,8 @@ def keep(running: Config, wanted: Config) -> tuple[Config, tuple[str, ...]]:
     :returns: the configuration, and the keys of which the running one's value stays until a restart.
     """
     debug = replace(wanted.http.debug, addr=running.http.debug.addr)
-    http = replace(wanted.http, addr=running.http.addr, debug=debug, workers=running.http.workers)
+    tls = None if wanted.http.tls is None else replace(wanted.http.tls, redirect=_redirect(running))
+    http = replace(wanted.http, addr=running.http.addr, debug=debug, workers=running.http.workers, tls=tls)
     storage = replace(wanted.storage, driver=running.storage.driver)
     stays = tuple(key for key, value in _FIXED if value(running) != value(wanted))
     if "storage" in stays:

@@ -25,7 +25,7 @@ from regd.registry.core import Registry
 from regd.service.admission import Admission, Admitted, guarded
 from regd.service.measuring import Meter, collect_cache, collect_notifications
 from regd.service.notifying import Notifying
-from regd.service.parts import make_driver, manifest_rules, urls_of
+from regd.service.parts import fields_of, make_driver, manifest_rules, urls_of
 from regd.service.requestlog import RequestLog
 from regd.service.reread import keep
 from regd.storage.damage import Damage
@@ -35,6 +35,7 @@ from regd.storage.memory import MemoryDriver
 from regd.telemetry.lines import LineStream
 from regd.telemetry.samples import Samples
 from regd.telemetry.tracing import OUTCOMES, SPANS, Tracer, check_tracing, make_tracer
+from regd.tls.acceptor import Tally, TLSAcceptor
 from regd.web.api import Api
 from regd.web.blobs import BlobHandlers
 from regd.web.dispatch import Dispatcher
@@ -101,7 +102,7 @@ class Serving:
         self._retired: dict[Dispatcher, _Retired] = {}
         self.config = config
         self._gate: Gate | None = None
-        self._dispatcher = Dispatcher(config.http.headers, self._meter.storage_failed)
+        self._dispatcher = Dispatcher(fields_of(config), self._meter.storage_failed)
         #: What passes requests on, where routes are configured, from the start on.
         self._proxy: ReverseProxy | None = None
         #: The registries that this one is a cache of, likewise, and the cache.
@@ -113,6 +114,9 @@ class Serving:
         #: Who stands before the handlers, made of each configuration and its files.
         self._admission = Admission(reactor)
         self._admitted: Admitted | None = None
+        #: What accepts connections with TLS, likewise; and what has come of them.
+        self._acceptor: TLSAcceptor | None = None
+        self._handshakes = Tally()
         #: What answers from storage, unless clients are refused; and why they are, or nothing.
         self._own = Closed(self._dispatcher, "the registry is starting") if guarded(config) else self._root()
         self._refusal = ""
@@ -131,6 +135,7 @@ class Serving:
         """
         check_tracing(self.config.tracing)
         self._admitted = self._admission.admit(self.config, files)
+        self._acceptor = self._make_acceptor(self.config, files)
         self._access_log.use(self._access_log.prepare(self.config))
         self._proxy = self._make_proxy(self.config)
         self._remotes = self._make_remotes(self.config)
@@ -162,6 +167,7 @@ class Serving:
         proxy = self._make_proxy(config)
         remotes = self._make_remotes(config)
         admitted = self._admission.admit(config, files)
+        acceptor = self._make_acceptor(config, files)
         access = self._access_log.prepare(config)
         if config.storage.maintenance.readonly != self.config.storage.maintenance.readonly and driver.shared:
             # Whether the directory is asked to be writable is decided when a driver starts; so this is another one, on the same files.
@@ -172,11 +178,11 @@ class Serving:
                 self._access_log.discard(access)
                 raise
         self._retire(self._dispatcher, _Retired(None if driver is self.driver else self.driver, self._cache))
-        self.config, self.driver, self._dispatcher = config, driver, Dispatcher(config.http.headers, self._meter.storage_failed)
+        self.config, self.driver, self._dispatcher = config, driver, Dispatcher(fields_of(config), self._meter.storage_failed)
         self._meter.configure(config)
         self._access_log.use(access)
         self._proxy, replaced = proxy, self._proxy
-        self._remotes, self._admitted = remotes, admitted
+        self._remotes, self._admitted, self._acceptor = remotes, admitted, acceptor
         self._begin_notifying(config)
         self._set_resource()
         if replaced is not None:
@@ -267,6 +273,10 @@ class Serving:
         """Add what this process has counted."""
         self._meter.collect(samples, self.site)
         collect_notifications(samples, {} if self.notifying is None else self.notifying.variables())
+        samples.add("regd_tls_handshakes_total", self._handshakes.complete, "complete")
+        samples.add("regd_tls_handshakes_total", self._handshakes.failed, "failed")
+        expiry = {} if self._acceptor is None else self._acceptor.expiry
+        samples.add("regd_tls_certificate_expiry_timestamp_seconds", min(expiry.values(), default=0.0))
         samples.add("regd_storage_damaged_files_total", self._damage.count)
         samples.add("regd_gate_refused_total", 0 if self._gate is None else self._gate.refused)
         if self._tracer is not None:
@@ -309,6 +319,9 @@ class Serving:
         except CannotUseTLS as error:
             raise ConfigError(str(error)) from None
 
+    def _make_acceptor(self, config: Config, files: Files) -> TLSAcceptor | None:
+        return None if config.http.tls is None else TLSAcceptor(config.http.tls, files, self._handshakes)
+
     def _make_remotes(self, config: Config) -> Remotes | None:
         if not config.proxy.upstreams:
             return None
@@ -324,6 +337,7 @@ class Serving:
     def _set_resource(self) -> None:
         limits = self.config.http.limits
         self.site.trusts = self.config.reverseproxy.trusts
+        self.site.secure = self._acceptor
         self.site.limits = HeadLimits(limits.line, limits.header, limits.fields)
         self._own = self._root()
         self._place()

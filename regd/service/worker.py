@@ -20,7 +20,7 @@ from regd.storage.driver import StorageError
 from regd.telemetry.lines import Lines, LineStream
 from regd.telemetry.logs import LineObserver
 from regd.telemetry.samples import Samples
-from regd.web.transport import adopt
+from regd.web.ports import adopt
 from regd.workers.channel import TakingEnd
 from regd.workers.children import CHANNEL, CONTROL, LOCK, Given
 from regd.workers.control import CannotServe, ParentControl

@@ -66,6 +66,13 @@ _ALL: Final = (
         ("direction",),
     ),
     Metric("regd_http_connections", "gauge", "Connections of clients that are open."),
+    Metric("regd_tls_handshakes_total", "counter", "Connections with TLS, by whether it came about.", ("outcome",)),
+    Metric(
+        "regd_tls_certificate_expiry_timestamp_seconds",
+        "gauge",
+        "When the first of the certificates expires, in seconds since the epoch; 0 without TLS.",
+        greatest=True,
+    ),
     Metric("regd_uploads_in_progress", "gauge", "Requests that are bringing the bytes of an upload."),
     Metric("regd_trace_spans_total", "counter", "Spans that have ended, by what became of them.", ("outcome",)),
     # The storage; the name and the labels of registry:2 first.

@@ -32,15 +32,17 @@ class Guard:
     """
     Stands before the handlers.
 
-    :param authenticators: the ways to log in; where there are none, nobody has a name. The first one challenges.
+    :param authenticators: the ways to log in; where there are none, nobody has a name but by a certificate. The first one challenges.
+    :param certificates: whether a client's certificate says who it is, where it says nothing else.
     """
 
     _log = Logger()
 
-    def __init__(self, rules: Rules, authenticators: Sequence[Authenticator], urls: Urls) -> None:
+    def __init__(self, rules: Rules, authenticators: Sequence[Authenticator], urls: Urls, *, certificates: bool = False) -> None:
         self._rules = rules
         self._urls = urls
         self._authenticators = {one.scheme: one for one in authenticators}
+        self._certificates = certificates
         self._first = authenticators[0] if authenticators else None
         #: Whether it is any use to ask for a name.
         self._asks = self._first is not None and rules.name_helps
@@ -55,7 +57,9 @@ class Guard:
         """
         said = request.requestHeaders._rawHeaders.get(b"Authorization")
         if said is None or self._first is None:
-            return ANONYMOUS
+            name = request.channel.certified if self._certificates else ""
+            request.user_name = name
+            return User(name) if name else ANONYMOUS
         known = request.channel.known
         if known is not None and known[0] is self and known[1] == said:
             user: User = known[2]

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.tcp import Port
 from twisted.internet.unix import Port as UnixPort
 
-from regd.web.transport import SendingPort, SendingUnixPort
+from regd.web.ports import SendingPort, SendingUnixPort
 
 __all__ = ["listen", "listen_on", "url_of"]
 
@@ -99,14 +99,14 @@ def listen_on(
     return made
 
 
-def url_of(port: IListeningPort, path: str) -> str:
+def url_of(port: IListeningPort, path: str, scheme: str = "http") -> str:
     """A listening socket as a person would type it, ``path`` beginning with ``/``."""
     address = port.getHost()
     if isinstance(address, UNIXAddress):
         return f"unix:{os.fsdecode(address.name or b'')}"
     assert isinstance(address, IPv4Address | IPv6Address)
     host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"http://{host}:{address.port}{path}"
+    return f"{scheme}://{host}:{address.port}{path}"
 
 
 def _keep_alive(listening: socket.socket) -> None:

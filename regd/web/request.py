@@ -44,6 +44,7 @@ from regd.web.chunked import Chunked
 from regd.web.ending import EndingChannel
 from regd.web.framing import BodyDecoder, FixedLength
 from regd.web.prepared import PreparedRequest
+from regd.web.secure import Acceptor
 from regd.web.strict import HeadLimits, envelope_bytes
 
 __all__ = ["DRAIN_LIMIT", "StreamingChannel", "StreamingRequest", "StreamingSite"]
@@ -304,6 +305,11 @@ class StreamingChannel(EndingChannel):
         self.setTimeout(BODY_TIMEOUT)
         request.begin(self._command, self._path, self._version)
 
+    @property
+    def certified(self) -> str:
+        """Who the client's certificate says it is; empty without one that was verified."""
+        return str(getattr(self.transport, "certified", ""))
+
     def send_continue(self) -> None:
         """Somebody wants the body."""
         if self._continue_awaited:
@@ -391,6 +397,8 @@ class StreamingSite(Site):
         self.open: set[StreamingChannel] = set()
         #: For the connections that are made from now on.
         self.limits = HeadLimits()
+        #: What connections that are made from now on are accepted with; nothing for plain HTTP.
+        self.secure: Acceptor | None = None
         #: Called when a connection is over.
         self.on_close: Callable[[], None] = lambda: None
         self._drained: Deferred[None] | None = None

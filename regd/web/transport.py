@@ -17,23 +17,19 @@ from errno import EAGAIN, EINTR, ENOBUFS
 from typing import Any, Final
 
 from twisted.internet import tcp, unix
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress
 from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 
-from regd.web.leaving import LeavingPort
 from regd.web.relay import WORTHWHILE, Relay
 
 __all__ = [
     "SEND_AT_ONCE",
     "Lease",
-    "SendingPort",
+    "SendingServer",
     "SendingTransport",
-    "SendingUnixPort",
-    "adopt",
+    "SendingUnixServer",
     "hold",
     "lend",
     "relay",
@@ -86,7 +82,7 @@ class Lease:
             if self._stopped:
                 break
             try:
-                return self._socket.recv_into(room)
+                return self._receive(room)
             except BlockingIOError:
                 if last or not self._readable():
                     break
@@ -101,6 +97,12 @@ class Lease:
     def close(self) -> None:
         """Give the descriptor back; only when no thread uses it any more."""
         self._socket.close()
+
+    def _receive(self, room: memoryview) -> int:
+        """
+        :raises BlockingIOError: when nothing has come.
+        """
+        return self._socket.recv_into(room)
 
     def _readable(self) -> bool:
         if self._poll is None:
@@ -123,6 +125,9 @@ class SendingTransport:
 
     #: What is read at once, in bytes. Twisted's 64 KiB are full at each read of an upload, and each read costs the event loop a turn.
     bufferSize = 192 * 1024  # noqa: N815 - Twisted's name
+
+    #: Whether the kernel can move bytes between this socket and another.
+    relays = True
 
     #: How many connections of this process send a file.
     _senders = 0
@@ -167,11 +172,14 @@ class SendingTransport:
         if self._lease is not None or self._reader is not None or self.disconnected or self.disconnecting:
             return None
         try:
-            self._lease = Lease(self.socket)
+            self._lease = self._make_lease()
         except OSError:
             return None
         self.stopReading()
         return self._lease  # type: ignore[no-any-return]  # self is Any
+
+    def _make_lease(self: Any) -> Lease:
+        return Lease(self.socket)
 
     def take_back(self: Any, lease: Lease) -> None:
         """The thread reads no more. It is for the caller to resume reading here."""
@@ -206,7 +214,7 @@ class SendingTransport:
             and self._writer is None
         ):
             try:
-                sent = self.socket.send(data)
+                sent = self._send_at_once(data)
             except OSError:
                 # No room, or no connection: doWrite will find out which.
                 sent = 0
@@ -214,6 +222,9 @@ class SendingTransport:
                 return
             data = data[sent:]
         super().write(data)  # type: ignore[misc]
+
+    def _send_at_once(self: Any, data: bytes) -> int:
+        return self.socket.send(data)  # type: ignore[no-any-return]  # self is Any
 
     def writeSequence(self: Any, iovec: Iterable[bytes]) -> None:  # noqa: N802 - Twisted's name
         """As :meth:`write`, in one piece."""
@@ -275,7 +286,7 @@ class SendingTransport:
             sending.announced += ahead
         share = max(SEND_AT_ONCE // SendingTransport._senders, _SEND_AT_LEAST)
         try:
-            sent = os.sendfile(self.fileno(), sending.fd, sending.offset, min(sending.left, share))
+            sent = self._send_from(sending.fd, sending.offset, min(sending.left, share))
         except OSError as error:
             if error.errno not in {EAGAIN, EINTR}:
                 return CONNECTION_LOST
@@ -296,6 +307,9 @@ class SendingTransport:
         sending.done.callback(None)
         return None
 
+    def _send_from(self: Any, fd: int, offset: int, count: int) -> int:
+        return os.sendfile(self.fileno(), fd, offset, count)
+
     def connectionLost(self: Any, reason: Failure) -> None:  # noqa: N802 - Twisted's name
         """The client is gone."""
         sending, self._sending = self._sending, None
@@ -313,56 +327,16 @@ class SendingTransport:
             sending.done.errback(reason)
 
 
-class _SendingServer(SendingTransport, tcp.Server):
+class SendingServer(SendingTransport, tcp.Server):
     """An accepted TCP connection."""
 
 
-class SendingPort(LeavingPort, tcp.Port):
-    """A listening TCP socket whose connections can send files."""
-
-    transport = _SendingServer
-
-
-class _SendingUnixServer(SendingTransport, unix.Server):
+class SendingUnixServer(SendingTransport, unix.Server):
     """An accepted connection of a Unix socket."""
 
 
-class SendingUnixPort(LeavingPort, unix.Port):
-    """A listening Unix socket whose connections can send files."""
-
-    transport = _SendingUnixServer
-
-
-def adopt(connection: socket.socket, factory: Any, reactor: Any) -> None:
-    """
-    Serve a connection that another process has accepted, as a port of ours would.
-
-    :param connection: ours from now on.
-    :param factory: ``Any``: Twisted's factories are generic in protocols that know them.
-    :raises OSError: when it has been reset since.
-    """
-    connection.setblocking(False)
-    peer: Any = connection.getpeername()
-    # Any: Twisted's transports take whatever address fits their family.
-    kind: Any
-    address: IAddress
-    if connection.family == socket.AF_UNIX:
-        kind, address = _SendingUnixServer, UNIXAddress(peer or None)
-    elif connection.family == socket.AF_INET6:
-        # With the scope of a link-local address, as Twisted's port has it.
-        host, _ = socket.getnameinfo(peer, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
-        peer = (host, *peer[1:])
-        kind, address = _SendingServer, IPv6Address("TCP", *peer)
-    else:
-        kind, address = _SendingServer, IPv4Address("TCP", *peer)
-    protocol = factory.buildProtocol(address)
-    transport = kind(connection, protocol, peer, None, 0, reactor)
-    transport.repstr = f"<{type(protocol).__name__}, adopted>"
-    protocol.makeConnection(transport)
-
-
 def send_file(transport: object, fd: int, offset: int, length: int) -> Deferred[None] | None:
-    """As :meth:`SendingTransport.send_file`, or ``None`` where this transport cannot (TLS, tests)."""
+    """As :meth:`SendingTransport.send_file`, or ``None`` where this transport cannot (tests)."""
     return transport.send_file(fd, offset, length) if isinstance(transport, SendingTransport) else None
 
 
@@ -380,6 +354,8 @@ def relay(
         return None
     # Any: what Twisted's transports have has no types.
     ends: tuple[Any, Any] = source, sink
+    if not source.relays or not sink.relays:
+        return None
     if any(end.disconnected or end.disconnecting for end in ends) or source._reader is not None or source._lease is not None:
         return None
     if sink._writer is not None or sink._sending is not None:
@@ -401,7 +377,7 @@ def hold(transport: object) -> None:
 
 
 def lend(transport: object) -> Lease | None:
-    """As :meth:`SendingTransport.lend`, or ``None`` where a thread cannot read (TLS, tests)."""
+    """As :meth:`SendingTransport.lend`, or ``None`` where a thread cannot read (tests)."""
     return transport.lend() if isinstance(transport, SendingTransport) else None
 
 

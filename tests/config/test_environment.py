@@ -229,7 +229,7 @@ class ErrorTests(ConfigCase):
             ("REGISTRY_AUTH", "htpasswd", "auth.htpasswd (REGISTRY_AUTH): found a map, allowed: a map with realm and path"),
             ("REGISTRY_AUTH_HTPASSWD_REALM", "r", "auth.htpasswd (REGISTRY_AUTH_HTPASSWD_REALM): found"),
             ("REGISTRY_AUTH_TOKEN_REALM", "r", "auth.token (REGISTRY_AUTH_TOKEN_REALM): found a map, allowed: "),
-            ("REGISTRY_HTTP_TLS_CERTIFICATE", "/c", "http.tls.certificate (REGISTRY_HTTP_TLS_CERTIFICATE): found, but "),
+            ("REGISTRY_HTTP_TLS_CLIENTAUTH", "/c", 'http.tls.clientauth (REGISTRY_HTTP_TLS_CLIENTAUTH): found "/c", allowed: one of '),
             (
                 "REGISTRY_HTTP_TLS_LETSENCRYPT_HOSTS_0",
                 "h",

@@ -139,10 +139,10 @@ class RefusedTests(ConfigCase):
         for text in ("[htpasswd]", "[]"):
             self.refused(f"auth: {text}", "auth (line 3): found a list")
 
-    def test_tls_must_not_be_left_out_silently(self) -> None:
-        for text in ("{certificate: /c, key: /k}", "{key: /k}", "{clientcas: [/c]}", "{letsencrypt: {email: e}}", "{clientauth: verify}"):
-            self.assertIn("must not start in plain text", self.refused(f"http: {{tls: {text}}}", "http.tls."))
-        self.refused("http: {tls: /c}", 'http.tls (line 3): found "/c", allowed: a map')
+    def test_certificates_that_nobody_asks_for(self) -> None:
+        for text in ("{email: e}", "{cachefile: /c, hosts: [a.example]}", "{hosts: [a.example]}"):
+            line = self.refused(f"http: {{tls: {{letsencrypt: {text}}}}}", "http.tls.letsencrypt.")
+            self.assertIn("certbot", line)
 
     def test_other_names_must_not_be_left_out_silently(self) -> None:
         self.refused("proxy: {remotenamespace: x}", "proxy.remotenamespace (line 3): found, but ")

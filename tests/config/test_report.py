@@ -46,7 +46,10 @@ class ReportTests(ConfigCase):
         shown = {line.partition(": ")[0] for line in summary(self.load("version: 0.1\nstorage: filesystem").config)}
         told_otherwise = {"loglevel", "http.net", "validation.enabled", *(key.path for key in ACCEPTED)}
         cache = {key.path for key in OBEYED if key.path.startswith("proxy.")}
-        self.assertEqual(shown, {key.path for key in OBEYED} - told_otherwise - cache | {"proxy.remoteurl", "proxy.upstreams"})
+        tls = {key.path for key in OBEYED if key.path.startswith("http.tls.")}
+        self.assertEqual(shown, {key.path for key in OBEYED} - told_otherwise - cache - tls | {"proxy.remoteurl", "proxy.upstreams"})
+        shown = {line.partition(": ")[0] for line in summary(self.config("http: {tls: {certificate: /c, key: /k}}"))}
+        self.assertEqual(shown & tls, tls)
         shown = {line.partition(": ")[0] for line in summary(self.config("proxy: {remoteurl: 'http://u'}"))}
         # The one is a part of proxy.tls, the other is proxy.cache.maxage.
         self.assertEqual(shown & cache, cache - {"proxy.cafile", "proxy.ttl", "proxy.upstreams"})

@@ -21,10 +21,10 @@ from zope.interface import implementer
 from regd.storage.appending import BATCH, HIGH_WATER, LOW_WATER, TURN, QueuedAppender
 from regd.storage.driver import Full, StorageError
 from regd.storage.threads import Inline, PoolThreads
-from regd.web.transport import SendingPort
+from regd.web.transport import SendingServer
 
 #: What one read of a socket brings at most, in bytes.
-READ = SendingPort.transport.bufferSize
+READ = SendingServer.bufferSize
 
 
 class HandThreads:

@@ -123,7 +123,7 @@ class AlertTests(SynchronousTestCase):
             self.assertEqual(set(rule["annotations"]), {"summary", "description"})
             self.assertTrue(all(rule["annotations"].values()), rule)
         names = [rule["alert"] for rule in self.rules]
-        self.assertEqual((len(names), len(set(names))), (10, 10))
+        self.assertEqual((len(names), len(set(names))), (11, 11))
 
     def test_they_use_what_there_is(self) -> None:
         for rule in self.rules:

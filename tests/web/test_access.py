@@ -10,7 +10,7 @@ import bcrypt
 from twisted.internet.defer import Deferred
 
 from regd.config.watched import TOKEN_SECRET
-from regd.service import admission
+from regd.service import admission, serving
 from regd.storage.threads import Inline
 from tests.web.support import OCTETS, ApiCase, digest_of, path_of
 from tests.web.wire import Answer
@@ -88,6 +88,56 @@ class AccessCase(ApiCase):
     def by(self, user: str, method: str, target: str, body: bytes | None = None) -> Answer:
         fields = login(user) + ([OCTETS] if body is not None else [])
         return self.ask(method, target, fields, body)
+
+
+class CertificateTests(AccessCase):
+    """Who the transport says a client is."""
+
+    config = CONFIG + "http: {tls: {certificate: /c, key: /k, clientcas: [/a]}}" + RULES
+
+    def setUp(self) -> None:
+        # Certificates are read where connections are made, which here they are not.
+        self.patch(serving, "TLSAcceptor", lambda tls, files, tally: None)
+        super().setUp()
+
+    def ask_as(self, certified: str, user: str, method: str, target: str) -> Answer:
+        client = self.client()
+        client.wire.certified = certified
+        return client.ask(method, target, login(user))
+
+    def test_each(self) -> None:
+        for certified in ("", "puller", "pusher", "admin", "stranger"):
+            for name in ("public/a", "team/a", "hidden/a"):
+                expected = 200 if allowed(certified, name, "pull") else 404 if certified else 401
+                self.assertEqual(self.ask_as(certified, "", "GET", f"/v2/{name}/manifests/v1").status, expected, (certified, name))
+
+    def test_what_is_said_comes_first(self) -> None:
+        self.assertEqual(self.ask_as("admin", "puller", "GET", "/v2/hidden/a/manifests/v1").status, 404)
+        self.assertEqual(self.ask_as("puller", "admin", "GET", "/v2/hidden/a/manifests/v1").status, 200)
+        client = self.client()
+        client.wire.certified = "admin"
+        self.assertEqual(client.ask("GET", "/v2/hidden/a/manifests/v1", login("admin", "wrong")).status, 401)
+
+    def test_the_base(self) -> None:
+        """Docker asks there first, and asks for no password when it is let in."""
+        self.assertEqual(self.ask_as("puller", "", "GET", "/v2/").status, 200)
+        self.assertEqual(self.ask_as("", "", "GET", "/v2/").status, 401)
+
+
+class CertificateWithoutRulesTests(CertificateTests):
+    """As in registry:2, where the password is asked for all the same."""
+
+    config = CONFIG + "http: {tls: {certificate: /c, key: /k, clientcas: [/a]}}"
+
+    def test_each(self) -> None:
+        self.assertEqual(self.ask_as("admin", "", "GET", "/v2/team/a/manifests/v1").status, 401)
+        self.assertEqual(self.ask_as("", "puller", "GET", "/v2/team/a/manifests/v1").status, 200)
+
+    def test_what_is_said_comes_first(self) -> None:
+        self.assertEqual(self.ask_as("admin", "puller", "GET", "/v2/team/a/manifests/v1").status, 200)
+
+    def test_the_base(self) -> None:
+        self.assertEqual(self.ask_as("admin", "", "GET", "/v2/").status, 401)
 
 
 class EndpointTests(AccessCase):

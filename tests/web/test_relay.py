@@ -18,8 +18,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from regd.web import relay as relays
+from regd.web.ports import adopt
 from regd.web.relay import WORTHWHILE
-from regd.web.transport import adopt, relay
+from regd.web.transport import relay
 
 # Any: a reactor is typed as the union of what reactors may be.
 reactor: Any = installed

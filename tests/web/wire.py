@@ -32,6 +32,8 @@ class Wire(StringTransport):
 
     write_closed = False
     aborted = False
+    #: Whom the client's certificate is for; empty without one.
+    certified = ""
 
     def __init__(self, clock: Clock, peer: IAddress | None = None) -> None:
         super().__init__(peerAddress=peer or IPv4Address("TCP", "192.0.2.7", 40000), lenient=True)
