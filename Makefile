@@ -26,7 +26,7 @@ run: $(VENV)/installed
 
 # The exit status is kept for .ci/run: make turns every failure into its own 2.
 test: $(VENV)/installed-test
-	@status=0; $(BIN)/python -m pytest $(PYTEST_ARGS) || status=$$?; \
+	@status=0; $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS) || status=$$?; \
 	echo $$status > $(VENV)/pytest-status; exit $$status
 
 benchmark: $(VENV)/installed-benchmark

@@ -15,21 +15,32 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+import bcrypt
+
+from benchmarks.wire import HOST
+from tests.e2e.certificates import Authority, Certificate
 from tests.e2e.peers import PROXYING
 from tests.e2e.process import SEARCH_PATH, free_port
 
 __all__ = [
     "CACHE",
     "CANDIDATES",
+    "GUARDED",
     "NGINX",
     "NGINX_CACHE",
     "NGINX_PROXY",
     "NGINX_REGISTRY",
+    "NGINX_SECURE",
+    "OPEN",
+    "PASSWORD",
     "PROXY",
     "PROXY_REGISTRY",
     "REGD",
     "REGISTRY",
     "REGISTRY_CACHE",
+    "SECURE",
+    "SECURE_REGISTRY",
+    "USER",
     "Candidate",
     "Place",
     "Start",
@@ -39,6 +50,10 @@ __all__ = [
     "version_in",
     "versions",
 ]
+
+#: Somebody who may pull, and more.
+USER: Final = "robot"
+PASSWORD: Final = "hunter2"
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -185,12 +200,14 @@ class Start:
     :ivar port: where it listens.
     :ivar ready: the statuses of ``GET /v2/`` that say it does its work.
     :ivar environment: the variables that it needs besides ``PATH`` and ``LANG``.
+    :ivar secure: whether it speaks TLS.
     """
 
     command: tuple[str, ...]
     port: int
     ready: frozenset[int] = frozenset({200})
     environment: Mapping[str, str] = field(default_factory=dict)
+    secure: bool = False
 
 
 @dataclass(frozen=True)
@@ -201,12 +218,13 @@ class Candidate:
     :ivar name: what tables call it.
     :ivar programs: what has to be installed for it.
     :ivar prepare: writes its configuration and says what to start, in this order.
-    :ivar environment: further variables of its programs.
+    :ivar secure: whether it speaks TLS to clients.
     """
 
     name: str
     programs: tuple[str, ...]
     prepare: Callable[[Place], list[Start]]
+    secure: bool = False
 
     def missing(self) -> list[str]:
         """The programs that are not installed."""
@@ -341,6 +359,55 @@ def _start_nginx_cache(place: Place) -> list[Start]:
     return [_origin_at(place, upstream), _nginx(place, "nginx-cache", rest, frozenset({200}))]
 
 
+def _certificate(place: Place) -> Certificate:
+    return Authority(place.directory / "authority").issue(HOST)
+
+
+def _tls_variables(place: Place) -> dict[str, str]:
+    """What has a registry of either make speak TLS."""
+    certificate = _certificate(place)
+    return {"REGISTRY_HTTP_TLS_CERTIFICATE": str(certificate.certfile), "REGISTRY_HTTP_TLS_KEY": str(certificate.keyfile)}
+
+
+def _with_tls(start: Start, place: Place) -> Start:
+    return replace(start, environment={**start.environment, **_tls_variables(place)}, secure=True)
+
+
+def _start_secure(place: Place) -> list[Start]:
+    return [_with_tls(start, place) for start in _start_regd(place)]
+
+
+def _start_secure_registry(place: Place) -> list[Start]:
+    return [_with_tls(start, place) for start in _start_registry(place)]
+
+
+def _start_nginx_secure(place: Place) -> list[Start]:
+    """As people have nginx terminate TLS for a registry."""
+    upstream, certificate = free_port(), _certificate(place)
+    rest = PROXYING.format(upstream=upstream, port=f"{place.port} ssl")
+    files = (
+        f"    ssl_certificate {certificate.certfile};\n    ssl_certificate_key {certificate.keyfile};\n    ssl_protocols TLSv1.2 TLSv1.3;\n"
+    )
+    started = _nginx(place, "nginx-secure", files + rest, frozenset({200}))
+    return [_registry_at(place, upstream), replace(started, secure=True)]
+
+
+#: For a repository that everybody may read, as in docs/access.rst.
+_ACCESS: Final = {
+    "REGISTRY_ACCESS": "[{who: anonymous, repositories: 'bench/**', actions: [pull]}, {who: '*', repositories: '**', actions: [push]},"
+    " {who: '@ci', repositories: ['team/**', 'public/*/x'], actions: [pull, push, delete]}]",
+    "REGISTRY_GROUPS": "{ci: [robot1, robot2]}",
+}
+
+
+def _start_guarded(place: Place) -> list[Start]:
+    passwords = place.directory / "htpasswd"
+    passwords.write_text(f"{USER}:{bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(5)).decode()}\n", encoding="ascii")
+    auth = {"REGISTRY_AUTH": f"{{htpasswd: {{realm: bench, path: {passwords}}}}}"}
+    # /v2/ is not for those without a name.
+    return [replace(start, environment={**start.environment, **_ACCESS, **auth}, ready=frozenset({401})) for start in _start_regd(place)]
+
+
 def prepare_fixed(place: Place) -> list[Start]:
     """An nginx that answers everything with ``{}``; no candidate, but what the machine can do."""
     return [_nginx(place, "nginx-fixed", _FIXED.format(port=place.port), frozenset({200}))]
@@ -359,10 +426,34 @@ CACHE: Final = Candidate("regd-cache", ("nginx",), _start_cache)
 REGISTRY_CACHE: Final = Candidate("registry-cache", ("docker-registry", "nginx"), _start_registry_cache)
 NGINX_CACHE: Final = Candidate("nginx-cache", ("nginx",), _start_nginx_cache)
 
+#: All three speak TLS.
+SECURE: Final = Candidate("regd-tls", (), _start_secure, secure=True)
+SECURE_REGISTRY: Final = Candidate("registry-tls", ("docker-registry",), _start_secure_registry, secure=True)
+NGINX_SECURE: Final = Candidate("nginx-tls+registry", ("docker-registry", "nginx"), _start_nginx_secure, secure=True)
+#: The same daemon twice: one looks who may do what, the other does not.
+GUARDED: Final = Candidate("regd-access", (), _start_guarded)
+OPEN: Final = Candidate("regd-open", (), _start_regd)
+
 #: By name, in the order in which they take turns.
 CANDIDATES: Final = {
     candidate.name: candidate
-    for candidate in (REGD, REGISTRY, NGINX_REGISTRY, NGINX, PROXY, NGINX_PROXY, PROXY_REGISTRY, CACHE, REGISTRY_CACHE, NGINX_CACHE)
+    for candidate in (
+        REGD,
+        REGISTRY,
+        NGINX_REGISTRY,
+        NGINX,
+        PROXY,
+        NGINX_PROXY,
+        PROXY_REGISTRY,
+        CACHE,
+        REGISTRY_CACHE,
+        NGINX_CACHE,
+        SECURE,
+        SECURE_REGISTRY,
+        NGINX_SECURE,
+        GUARDED,
+        OPEN,
+    )
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
 import time
@@ -12,6 +13,7 @@ from statistics import median, quantiles
 from typing import Final
 
 from benchmarks.asking import ask_many, request_head, request_many
+from benchmarks.candidates import PASSWORD, USER
 from benchmarks.data import Held, Settings, seed
 from benchmarks.drivers import Work, in_processes, together
 from benchmarks.images import ImagePusher
@@ -73,8 +75,8 @@ class Bench:
 Load = Callable[[Bench], Work]
 
 
-def _push_client(port: int, payload: Payload, blobs: int, chunked: bool, number: int) -> float:
-    with Connection(port) as connection:
+def _push_client(server: Server, payload: Payload, blobs: int, chunked: bool, number: int) -> float:
+    with server.connect() as connection:
         for blob in range(blobs):
             push_payload(connection, "bench/push", payload, os.getpid(), number, blob, chunked=chunked)
     return float(blobs * payload.blob_size)
@@ -84,26 +86,26 @@ def push(bench: Bench, *, chunked: bool) -> Work:
     """Push blobs of 64 MiB."""
     payload = Payload(bench.settings.size(_PUSHED))
     try:
-        return in_processes(_PUSHERS, partial(_push_client, bench.port, payload, bench.settings.times(5), chunked))
+        return in_processes(_PUSHERS, partial(_push_client, bench.server, payload, bench.settings.times(5), chunked))
     finally:
         payload.close()
 
 
-def _pull_client(port: int, path: str, times: int, _number: int) -> float:
-    with Connection(port) as connection:
+def _pull_client(server: Server, path: str, times: int, _number: int) -> float:
+    with server.connect() as connection:
         return float(sum(connection.download(path) for _ in range(times)))
 
 
 def pull(bench: Bench, *, clients: int) -> Work:
     """Pull the blob of 256 MiB."""
     times = bench.settings.times(24 // clients)
-    return in_processes(clients, partial(_pull_client, bench.port, bench.blob(bench.held.large), times))
+    return in_processes(clients, partial(_pull_client, bench.server, bench.blob(bench.held.large), times))
 
 
 def fetch(bench: Bench, *, clients: int) -> Work:
     """Pull a blob that the cache does not have, all at once: that of 1 GiB alone, that of 256 MiB together."""
     digest = bench.held.huge if clients == 1 else bench.held.large
-    return in_processes(clients, partial(_pull_client, bench.port, bench.blob(digest), 1))
+    return in_processes(clients, partial(_pull_client, bench.server, bench.blob(digest), 1))
 
 
 def cached(bench: Bench, load: Load, digest: str) -> Work:
@@ -162,6 +164,12 @@ def small_images(bench: Bench) -> Work:
     pushers = [ImagePusher(bench.port, number, count) for number in range(4)]
     done = together([pusher.push for pusher in pushers])
     return Work(sum(done.results), done.seconds, done.cpu)
+
+
+def manifest_by_user(bench: Bench) -> Work:
+    """GET the manifest by its tag, with a name and a password, for those who want them; the others get them, too."""
+    credentials = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode("ascii")
+    return request_many(bench.port, bench.manifest("latest"), [_ACCEPT, f"Authorization: Basic {credentials}"], bench.seconds)
 
 
 #: How many pages are asked for, and how long at most: a server that reads the whole tree for each may take seconds.

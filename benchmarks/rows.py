@@ -10,15 +10,20 @@ from typing import Final
 from benchmarks import loads
 from benchmarks.candidates import (
     CACHE,
+    GUARDED,
     NGINX,
     NGINX_CACHE,
     NGINX_PROXY,
     NGINX_REGISTRY,
+    NGINX_SECURE,
+    OPEN,
     PROXY,
     PROXY_REGISTRY,
     REGD,
     REGISTRY,
     REGISTRY_CACHE,
+    SECURE,
+    SECURE_REGISTRY,
 )
 from benchmarks.data import EMPTY, SEEDED, Data, repositories, tags
 from benchmarks.loads import Load
@@ -80,6 +85,9 @@ _AS_FILES: Final = (Goal(1.2, NGINX.name),)
 _PROXIES: Final = (NGINX_PROXY.name,)
 _CACHES: Final = (REGISTRY_CACHE.name, NGINX_CACHE.name)
 _LEVEL: Final = (Goal(1, NGINX_PROXY.name),)
+_SECURE: Final = (NGINX_SECURE.name, SECURE_REGISTRY.name)
+_LEVEL_WITH_TLS: Final = (Goal(1, NGINX_SECURE.name),)
+_NEXT_TO_NOTHING: Final = (Goal(0.95, OPEN.name),)
 _A_PAGE: Final = (Goal(0.005),)
 _SOON: Final = (Goal(0.02),)
 _AT_REST: Final = (Goal(0.05),)
@@ -170,6 +178,39 @@ ROWS: Final = {
             SEEDED,
             partial(loads.cached, load=loads.small_blob, digest="small"),
             subject=CACHE.name,
+        ),
+        *(
+            Row(
+                f"tls-push-{kind}",
+                f"push 64 MiB blobs over TLS, {words}, 2 clients",
+                BYTES,
+                _SECURE,
+                EMPTY,
+                partial(loads.push, chunked=kind == "chunked"),
+                _LEVEL_WITH_TLS,
+                subject=SECURE.name,
+            )
+            for kind, words in (("fixed", "Content-Length"), ("chunked", "chunked"))
+        ),
+        *(
+            Row(
+                f"tls-pull-{clients}",
+                f"pull a 256 MiB blob over TLS, {clients} client{'s' if clients > 1 else ''}",
+                BYTES,
+                _SECURE,
+                SEEDED,
+                partial(loads.pull, clients=clients),
+                _LEVEL_WITH_TLS,
+                subject=SECURE.name,
+            )
+            for clients in (1, 2)
+        ),
+        *(
+            Row(name, title, REQUESTS, (OPEN.name,), SEEDED, load, _NEXT_TO_NOTHING, media=("tmpfs",), subject=GUARDED.name)
+            for name, title, load in (
+                ("access-anonymous", "GET a manifest by tag where rules say who may", loads.manifest_by_tag),
+                ("access-password", "the same with a name and a password", loads.manifest_by_user),
+            )
         ),
         # An idle daemon knows no medium, and a minute is a minute.
         Row("idle", "CPU of an idle server", IDLE, (), EMPTY, loads.idle, _AT_REST, media=("tmpfs",), pairs=1),

@@ -12,10 +12,10 @@ from typing import Final
 
 from benchmarks.candidates import Candidate, Place, Start
 from benchmarks.processes import Usage, end_session, usage_of
-from benchmarks.wire import Connection, UnexpectedReply
+from benchmarks.wire import Connection, SecureConnection, UnexpectedReply
 from tests.e2e.process import Program, free_port
 
-__all__ = ["Server", "running"]
+__all__ = ["Server", "connect", "running"]
 
 #: How long a server that has just started may take until it does nothing, in seconds.
 _SETTLING: Final = 10.0
@@ -38,6 +38,10 @@ class Server:
     port: int
     sessions: tuple[int, ...]
 
+    def connect(self) -> Connection:
+        """A new connection to it."""
+        return connect(self.port, secure=self.candidate.secure)
+
     def usage(self) -> Usage:
         """What all of its processes have used so far."""
         return usage_of(self.sessions)
@@ -54,6 +58,11 @@ class Server:
             if now - before < _QUIET / 20:
                 return
             before = now
+
+
+def connect(port: int, *, secure: bool) -> Connection:
+    """A new connection to a server on this machine."""
+    return SecureConnection(port) if secure else Connection(port)
 
 
 @contextmanager
@@ -86,7 +95,7 @@ def _program(candidate: Candidate, start: Start, directory: Path) -> Iterator[in
 
     def answers() -> bool:
         try:
-            with Connection(start.port) as connection:
+            with connect(start.port, secure=start.secure) as connection:
                 return connection.request("GET", "/v2/").status in start.ready
         except (OSError, UnexpectedReply):
             return False

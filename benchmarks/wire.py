@@ -5,9 +5,11 @@ back is thrown away in the kernel. Nothing here is fit for a server that is not 
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import socket
+import ssl
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.payload import Payload
 
-__all__ = ["HOST", "Connection", "Reply", "UnexpectedReply"]
+__all__ = ["HOST", "Connection", "Reply", "SecureConnection", "UnexpectedReply"]
 
 #: Load goes to this machine and nowhere else.
 HOST: Final = "127.0.0.1"
@@ -27,6 +29,9 @@ TIMEOUT: Final = 120
 
 #: The most that is thrown away in one call, in bytes.
 _SINK: Final = 4 * 1024 * 1024
+
+#: By another name, because connections have a property of this one.
+_Socket = socket.socket
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
@@ -93,12 +98,16 @@ class Connection:
     def socket(self) -> socket.socket:
         """The open socket, for callers that send at their own pace."""
         if self._socket is None:
-            self._socket = socket.create_connection((HOST, self._port))
+            made = socket.create_connection((HOST, self._port))
             # The kernel's time-outs: with Python's own the socket would not block, which sendfile does not expect.
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                self._socket.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", TIMEOUT, 0))
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                made.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", TIMEOUT, 0))
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket = self._wrapped(made)
         return self._socket
+
+    def _wrapped(self, made: _Socket) -> _Socket:
+        return made
 
     def head(self, method: str, target: str, fields: Mapping[str, str]) -> bytes:
         """The first part of a request, up to the empty line."""
@@ -125,7 +134,7 @@ class Connection:
         :param chunked: send it in chunks of 32 KiB, as docker does, instead of with its length.
         """
         how = {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(payload.size + len(tail))}
-        self.socket.sendall(self.head(method, target, {"Content-Type": "application/octet-stream", **how}), socket.MSG_MORE)
+        self._begin(self.head(method, target, {"Content-Type": "application/octet-stream", **how}))
         if chunked:
             self._send_file(payload.chunked_fd, payload.chunked_size)
             self.socket.sendall(b"%x\r\n%s\r\n0\r\n\r\n" % (len(tail), tail))
@@ -133,6 +142,9 @@ class Connection:
             self._send_file(payload.fd, payload.size)
             self.socket.sendall(tail)
         return self.reply(method)
+
+    def _begin(self, head: bytes) -> None:
+        self.socket.sendall(head, socket.MSG_MORE)
 
     def _send_file(self, fd: int, size: int) -> None:
         offset = 0
@@ -154,12 +166,15 @@ class Connection:
         left = length - len(self._received)
         self._received = b""
         while left:
-            # With MSG_TRUNC the bytes of a TCP socket are not copied (tcp(7)): the client pays next to nothing for them.
-            count = self.socket.recv_into(self._sink, min(left, _SINK), socket.MSG_TRUNC)
+            count = self._drop(min(left, _SINK))
             if not count:
                 raise UnexpectedReply(f"the body of {target} ended {left} bytes early")
             left -= count
         return length
+
+    def _drop(self, most: int) -> int:
+        # With MSG_TRUNC the bytes of a TCP socket are not copied (tcp(7)): the client pays next to nothing for them.
+        return self.socket.recv_into(self._sink, most, socket.MSG_TRUNC)
 
     def reply(self, method: str) -> Reply:
         """
@@ -207,3 +222,24 @@ class Connection:
         if not data:
             raise UnexpectedReply(f"the server closed the connection after {self._received[:100]!r}")
         self._received += data
+
+
+class SecureConnection(Connection):
+    """
+    The same with TLS. What the client pays for it, it pays whatever the server is; the certificate is nobody's concern here.
+    """
+
+    def _wrapped(self, made: _Socket) -> _Socket:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context.wrap_socket(made)
+
+    def _begin(self, head: bytes) -> None:
+        self.socket.sendall(head)
+
+    def _send_file(self, fd: int, size: int) -> None:
+        with mmap.mmap(fd, size, prot=mmap.PROT_READ) as content, memoryview(content) as view:
+            self.socket.sendall(view)
+
+    def _drop(self, most: int) -> int:
+        return self.socket.recv_into(self._sink, most)

@@ -1,5 +1,6 @@
 """The test's side of :mod:`tests.e2e.faulty`: daemons that fail on demand."""
 
+import contextlib
 import json
 import os
 import select
@@ -257,15 +258,17 @@ class ForkedCommand:
         plan, record = str(self._server.plan), str(self._server.record)
         environment = self._server.program.environment
         order = Order([plan, record, *arguments, str(self._server.configuration)], environment, str(self._log), str(self._log.parent), True)
-        handle = os.pidfd_open(self._forks.start(order))
-        try:
-            poll = select.poll()
-            poll.register(handle, select.POLLIN)
-            if not poll.poll(seconds * 1000):
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
-                raise TimeoutError(f"regd {' '.join(arguments)} did not end within {seconds} s:\n{self.output()}")
-        finally:
-            os.close(handle)
+        # It may have ended, and its parent have taken notice, before we come to look.
+        with contextlib.suppress(ProcessLookupError):
+            handle = os.pidfd_open(self._forks.start(order))
+            try:
+                poll = select.poll()
+                poll.register(handle, select.POLLIN)
+                if not poll.poll(seconds * 1000):
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                    raise TimeoutError(f"regd {' '.join(arguments)} did not end within {seconds} s:\n{self.output()}")
+            finally:
+                os.close(handle)
         last = self.output().rstrip().rpartition("\n")[2]
         return int(last.removeprefix("exit ")) if last.startswith("exit ") else None
 
