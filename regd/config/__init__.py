@@ -10,6 +10,7 @@ from regd.config.authvalues import Auth, Htpasswd, Issuer, Rule, Silly, TokenAut
 from regd.config.caching import CacheLimits, CacheUpstream, PullThrough
 from regd.config.error import ConfigError
 from regd.config.healthvalues import FileCheck, HealthChecks, HTTPCheck, StorageCheck, TCPCheck
+from regd.config.limitvalues import Limits, Patience, Rate, RateLimit
 from regd.config.load import DEFAULT_PATH, default_path, load, parse
 from regd.config.model import (
     HTTP,
@@ -38,7 +39,7 @@ from regd.config.model import (
     Validation,
 )
 from regd.config.notifying import Endpoint, Ignore, Notifications
-from regd.config.proxying import HealthCheck, Limits, Route, Timeouts, Upstream, UpstreamTLS
+from regd.config.proxying import HealthCheck, Route, Timeouts, Upstream, UpstreamTLS
 from regd.config.report import Report, check
 from regd.config.tlsvalues import HSTS, TLS, KeyPair
 from regd.config.tracingvalues import Tracing
@@ -78,9 +79,12 @@ __all__ = [
     "ManifestValidation",
     "NoStorage",
     "Notifications",
+    "Patience",
     "Platform",
     "Prometheus",
     "PullThrough",
+    "Rate",
+    "RateLimit",
     "ReadOnly",
     "Report",
     "ReverseProxy",

@@ -18,10 +18,11 @@ from regd.config.error import shown
 from regd.config.foreign import FOREIGN
 from regd.config.healthchecks import file_checks, http_checks, look_interval, tcp_checks
 from regd.config.healthvalues import FileCheck, HTTPCheck, StorageCheck, TCPCheck
+from regd.config.limitvalues import Limits, Patience, Rate
 from regd.config.logs import LEVELS, LogLevel, log_file, log_levels
 from regd.config.model import GarbageCollect, Network, Platform, UploadPurging
 from regd.config.notifying import Endpoint, Notifications
-from regd.config.proxying import Limits, Route, Upstream
+from regd.config.proxying import Route, Upstream
 from regd.config.routes import routes
 from regd.config.schema import Key, Row, build
 from regd.config.tlskeys import TLS_KEYS
@@ -100,6 +101,18 @@ PROMETHEUS_PATH = Key("http.debug.prometheus.path", from_text(checks.metrics_pat
 LIMITS_LINE = Key("http.limits.line", size(1024, 64 * 1024, "16KiB"), Limits().line)
 LIMITS_HEADER = Key("http.limits.header", size(1024, 64 * 1024, "16KiB"), Limits().header)
 LIMITS_FIELDS = Key("http.limits.fields", checks.bounded(10, 1000), Limits().fields)
+LIMITS_CONNECTIONS = Key("http.limits.connections", integer(minimum=0), Limits().connections)
+LIMITS_PERCLIENT = Key("http.limits.perclient", integer(minimum=0), Limits().perclient)
+LIMITS_UPLOADS = Key("http.limits.uploads", integer(minimum=0), Limits().uploads)
+_SECOND = 1_000_000_000
+TIMEOUTS_HEADER = Key("http.timeouts.header", duration(minimum=_SECOND), Patience().header)
+TIMEOUTS_IDLE = Key("http.timeouts.idle", duration(minimum=_SECOND), Patience().idle)
+TIMEOUTS_READ = Key("http.timeouts.read", duration(minimum=_SECOND), Patience().read)
+TIMEOUTS_WRITE = Key("http.timeouts.write", duration(minimum=_SECOND), Patience().write)
+RATE_USER = Key("ratelimit.user.requests", integer(minimum=0), Rate().requests)
+RATE_USER_PER = Key("ratelimit.user.per", duration(minimum=_SECOND), Rate().per)
+RATE_ADDRESS = Key("ratelimit.address.requests", integer(minimum=0), Rate().requests)
+RATE_ADDRESS_PER = Key("ratelimit.address.per", duration(minimum=_SECOND), Rate().per)
 HTTP2_DISABLED = Key("http.http2.disabled", checks.http2_disabled(), default=True)
 
 CATALOG_MAXENTRIES = Key("catalog.maxentries", checks.page_size(default=1000), 1000)
@@ -191,6 +204,17 @@ OBEYED: tuple[Key[Any], ...] = (
     LIMITS_LINE,
     LIMITS_HEADER,
     LIMITS_FIELDS,
+    LIMITS_CONNECTIONS,
+    LIMITS_PERCLIENT,
+    LIMITS_UPLOADS,
+    TIMEOUTS_HEADER,
+    TIMEOUTS_IDLE,
+    TIMEOUTS_READ,
+    TIMEOUTS_WRITE,
+    RATE_USER,
+    RATE_USER_PER,
+    RATE_ADDRESS,
+    RATE_ADDRESS_PER,
     HTTP2_DISABLED,
     *TLS_KEYS,
     CATALOG_MAXENTRIES,

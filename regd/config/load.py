@@ -15,6 +15,7 @@ from regd.config.document import ListNode, MapNode, Node, is_null, parse_documen
 from regd.config.environment import CONFIGURATION_PATH, override
 from regd.config.error import ConfigError, one_line, shown
 from regd.config.healthvalues import HealthChecks, StorageCheck
+from regd.config.limitvalues import Limits, Patience, Rate, RateLimit
 from regd.config.model import (
     HTTP,
     AccessLog,
@@ -41,7 +42,6 @@ from regd.config.model import (
     Validation,
 )
 from regd.config.notifying import Events, Notifications
-from regd.config.proxying import Limits
 from regd.config.schema import Key, Refused, as_section
 from regd.config.survey import survey
 from regd.config.tlskeys import read_tls
@@ -206,6 +206,9 @@ def _config(reading: _Reading) -> Config:
         auth=auth,
         access=read_access(reading, auth, groups, certified=http.tls is not None and http.tls.verifies),
         groups=groups,
+        ratelimit=RateLimit(
+            Rate(get(keys.RATE_USER), get(keys.RATE_USER_PER)), Rate(get(keys.RATE_ADDRESS), get(keys.RATE_ADDRESS_PER))
+        ),
     )
 
 
@@ -321,7 +324,17 @@ def _http(reading: _Reading) -> HTTP:
         draintimeout=get(keys.DRAINTIMEOUT),
         workers=get(keys.WORKERS),
         debug=_debug(reading),
-        limits=Limits(get(keys.LIMITS_LINE), get(keys.LIMITS_HEADER), get(keys.LIMITS_FIELDS)),
+        limits=Limits(
+            get(keys.LIMITS_LINE),
+            get(keys.LIMITS_HEADER),
+            get(keys.LIMITS_FIELDS),
+            get(keys.LIMITS_CONNECTIONS),
+            get(keys.LIMITS_PERCLIENT),
+            get(keys.LIMITS_UPLOADS),
+        ),
+        timeouts=Patience(
+            get(keys.TIMEOUTS_HEADER), get(keys.TIMEOUTS_IDLE), get(keys.TIMEOUTS_READ), get(keys.TIMEOUTS_WRITE)
+        ),
         tls=read_tls(reading, addr),
     )
 

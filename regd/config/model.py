@@ -15,9 +15,10 @@ from regd.config.addresses import TCPAddress, UnixAddress
 from regd.config.authvalues import Auth, Rule
 from regd.config.caching import PullThrough
 from regd.config.healthvalues import HealthChecks
+from regd.config.limitvalues import Limits, Patience, RateLimit
 from regd.config.notifying import Notifications
 from regd.config.patterns import Pattern
-from regd.config.proxying import Limits, Route
+from regd.config.proxying import Route
 from regd.config.tlsvalues import TLS
 from regd.config.tracingvalues import Tracing
 from regd.config.window import Window
@@ -215,6 +216,7 @@ class HTTP:
     workers: int | None
     debug: Debug
     limits: Limits = field(default_factory=Limits)
+    timeouts: Patience = field(default_factory=Patience)
     tls: TLS | None = None
 
 
@@ -347,6 +349,7 @@ class Config:
     tracing: Tracing = field(default_factory=Tracing)
     auth: Auth = field(default_factory=Auth)
     access: tuple[Rule, ...] | None = None
+    ratelimit: RateLimit = field(default_factory=RateLimit)
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from regd.config.addresses import TCPAddress, UnixAddress, parse_tcp_address, parse_unix_address
 
-__all__ = ["HealthCheck", "Limits", "Route", "Timeouts", "Upstream", "UpstreamTLS", "parse_upstream"]
+__all__ = ["HealthCheck", "Route", "Timeouts", "Upstream", "UpstreamTLS", "parse_upstream"]
 
 _URL = re.compile(r"(https?)://([^/?#\s]+)(/?)\Z", re.IGNORECASE)
 _PORTS = {"http": 80, "https": 443}
@@ -97,20 +97,6 @@ class Timeouts:
     connect: float = 10.0
     read: float = 900.0
     write: float = 60.0
-
-
-@dataclass(frozen=True)
-class Limits:
-    """``http.limits``: what the head of a request may be.
-
-    :ivar line: bytes of the request line, and of one header field.
-    :ivar header: bytes of all of it.
-    :ivar fields: how many header fields.
-    """
-
-    line: int = 16384
-    header: int = 16384
-    fields: int = 500
 
 
 @dataclass(frozen=True)

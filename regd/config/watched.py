@@ -15,13 +15,16 @@ from typing import Final, NamedTuple
 from regd.config.error import ConfigError
 from regd.config.model import Config
 
-__all__ = ["TOKEN_SECRET", "Files", "NamedFile", "named_files", "pack", "pair_section", "read_files", "unpack"]
+__all__ = ["TOKEN_SECRET", "WORKERS", "Files", "NamedFile", "named_files", "pack", "pair_section", "read_files", "unpack"]
 
 #: What is in files, by the paths that the configuration names them by.
 Files = Mapping[str, bytes]
 
 #: What tokens are signed with that only this daemon checks: made when it starts. No path is called so.
 TOKEN_SECRET: Final = "regd:token-secret"  # noqa: S105 - it is where the secret is, and not the secret
+
+#: How many processes serve, of which each takes its share of what is limited. No path is called so either.
+WORKERS: Final = "regd:workers"
 
 #: In bytes: tens of thousands of users. A wrong file (an image, a log) should not be read to its end.
 _LARGEST: Final = 4 * 1024 * 1024

@@ -13,11 +13,15 @@ from regd.auth.rules import Rules
 from regd.auth.silly import Believer
 from regd.auth.tokens import Expectation, Keys, Tokens
 from regd.config import Auth, Config, TokenAuth
+from regd.config import Rate as ConfigRate
 from regd.config.watched import TOKEN_SECRET, Files
 from regd.service.parts import urls_of
 from regd.storage.threads import PoolThreads
 from regd.tls.acceptor import Tally, TLSAcceptor
+from regd.web.door import Door
 from regd.web.guard import Guard
+from regd.web.limits import Rates
+from regd.web.rates import Rate, RateTable
 
 __all__ = ["Admission", "Admitted", "check_files", "guarded"]
 
@@ -50,12 +54,26 @@ class Admission:
     """
     Makes guards, one for each configuration.
 
+    :param table: how often has been asked, and tried.
     :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, table: RateTable) -> None:
         self._reactor = reactor
+        self._table = table
         self._threads: PoolThreads | None = None
+        #: How often somebody was not who they said, whatever the configuration was.
+        self._past = 0
+        self._door: Door | None = None
+
+    @property
+    def failures(self) -> int:
+        """How often somebody was not who they said."""
+        return self._past + (0 if self._door is None else self._door.failures)
+
+    def rates(self, config: Config) -> Rates:
+        """How often each user and each address may ask."""
+        return Rates(self._table, _rate(config.ratelimit.user), _rate(config.ratelimit.address))
 
     def admit(self, config: Config, files: Files) -> Admitted | None:
         """
@@ -82,13 +100,20 @@ class Admission:
             authenticators.append(Believer(config.auth.silly.realm, config.auth.silly.service))
         # Where there are no rules, a certificate opens the door and no more, as in registry:2: the rest is for whoever has a password.
         certificates = config.access is not None and config.http.tls is not None
-        return Admitted(Guard(rules, authenticators, urls_of(config), certificates=certificates), issuer)
+        self._past = self.failures
+        door = self._door = Door(self._table, config.reverseproxy.trusts, self._reactor)
+        rates = self.rates(config) if config.ratelimit.user.requests else None
+        return Admitted(Guard(rules, authenticators, urls_of(config), certificates=certificates, rates=rates, door=door), issuer)
 
     def stop(self) -> None:
         """Check nothing any more."""
         if self._threads is not None:
             self._threads.stop()
             self._threads = None
+
+
+def _rate(rate: ConfigRate) -> Rate | None:
+    return Rate(rate.per / rate.requests, rate.requests) if rate.requests else None
 
 
 def check_files(config: Config, files: Files) -> None:

@@ -18,7 +18,7 @@ from twisted.python.components import Componentized
 
 from regd import __version__
 from regd.config import Config, ConfigError, FilesystemStorage, InMemoryStorage, Loaded, NoStorage, load
-from regd.config.watched import TOKEN_SECRET, Files, named_files, pack, read_files
+from regd.config.watched import TOKEN_SECRET, WORKERS, Files, named_files, pack, read_files
 from regd.service.advice import advice
 from regd.service.following import Following
 from regd.service.limits import raise_file_limit
@@ -40,11 +40,13 @@ from regd.telemetry.logs import LineObserver
 from regd.telemetry.samples import Samples
 from regd.web.debug import DebugApi, MetricsPage
 from regd.web.dispatch import Dispatcher
+from regd.web.factory import StreamingSite
 from regd.web.leaf import Leaf
 from regd.web.leaving import HANDSHAKE, turn_away
 from regd.web.listen import url_of
+from regd.web.rates import make_table
 from regd.web.redirect import Redirect
-from regd.web.request import StreamingRequest, StreamingSite
+from regd.web.request import StreamingRequest
 from regd.web.site import Root
 from regd.workers.children import Output
 from regd.workers.group import Group
@@ -150,9 +152,13 @@ class RegistryService(MultiService):
         config = self.serving.config
         self._tell_warnings(self._loaded)
         raise_file_limit(self._log)
+        if self._count > 1 and isinstance(config.storage.driver, InMemoryStorage):
+            say = self._log.info if config.http.workers is None else self._log.warn
+            say("one process serves, and not {count}: no other could see what is in storage.inmemory", count=self._count)
+            self._count = 1
         try:
             self._following.follow(named_files(config))
-            files = {**read_files(config), TOKEN_SECRET: self._token_secret}
+            files = self._read_files(config)
             self.serving.start(files)
             self._packed = pack(self._loaded.source, files)
         except (ConfigError, StorageError) as error:
@@ -161,10 +167,6 @@ class RegistryService(MultiService):
         # Before anybody writes: whom there is to tell, and from where on.
         self.serving.deliver()
         count = self._count
-        if count > 1 and isinstance(config.storage.driver, InMemoryStorage):
-            say = self._log.info if config.http.workers is None else self._log.warn
-            say("one process serves, and not {count}: no other could see what is in storage.inmemory", count=count)
-            count = 1
         if count > 1:
             self.group = self._make_group(count)
         if self.group is None:
@@ -218,6 +220,7 @@ class RegistryService(MultiService):
             self._packed,
             self._reactor,
             self.serving.recorded,
+            make_table(),
         )
 
     def _tell_ready(self, how: str) -> None:
@@ -239,6 +242,9 @@ class RegistryService(MultiService):
         for warning in loaded.warnings:
             self._log.warn("{path}: {warning}", path=loaded.path, warning=warning)
 
+    def _read_files(self, config: Config) -> Files:
+        return {**read_files(config), TOKEN_SECRET: self._token_secret, WORKERS: str(self._count).encode("ascii")}
+
     def _advise(self, config: Config, files: Files) -> None:
         for line in advice(config, files, time.time()):
             self._log.warn("{path}: {advice}", path=self._path, advice=line)
@@ -257,7 +263,7 @@ class RegistryService(MultiService):
             loaded = load(self._path, os.environ)
             config, stays = keep(self.serving.config, loaded.config)
             self._following.follow(named_files(config))
-            files = {**read_files(config), TOKEN_SECRET: self._token_secret}
+            files = self._read_files(config)
             self.serving.configure(config, files)
         except ConfigError as error:
             self._tell_not_reread(*error.problems)

@@ -20,7 +20,8 @@ from regd.telemetry.catalogue import SECONDS
 from regd.telemetry.lag import LoopLag
 from regd.telemetry.requests import HANDLERS, OTHER, RequestMeter, handler_of
 from regd.telemetry.samples import Distribution, Samples
-from regd.web.request import StreamingRequest, StreamingSite
+from regd.web.factory import StreamingSite
+from regd.web.request import StreamingRequest
 
 __all__ = ["ChoreState", "Meter", "collect_cache", "collect_chore", "collect_notifications", "collect_process", "counted_together"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -16,12 +16,13 @@ from twisted.internet.task import deferLater
 from twisted.web.resource import IResource
 
 from regd.config import Config, ConfigError, NoStorage
-from regd.config.watched import Files
+from regd.config.watched import WORKERS, Files
 from regd.maintenance.gate import Gate
 from regd.proxy.cache.core import PullThroughCache, Remotes
 from regd.proxy.dialing import CannotUseTLS
 from regd.proxy.reverse import ReverseProxy
 from regd.registry.core import Registry
+from regd.service.absent import absent_of, lists_of
 from regd.service.admission import Admission, Admitted, guarded
 from regd.service.measuring import Meter, collect_cache, collect_notifications
 from regd.service.notifying import Notifying
@@ -31,7 +32,6 @@ from regd.service.reread import keep
 from regd.storage.damage import Damage
 from regd.storage.driver import Driver, StorageError
 from regd.storage.filesystem import FilesystemDriver
-from regd.storage.memory import MemoryDriver
 from regd.telemetry.lines import LineStream
 from regd.telemetry.samples import Samples
 from regd.telemetry.tracing import OUTCOMES, SPANS, Tracer, check_tracing, make_tracer
@@ -39,23 +39,21 @@ from regd.tls.acceptor import Tally, TLSAcceptor
 from regd.web.api import Api
 from regd.web.blobs import BlobHandlers
 from regd.web.dispatch import Dispatcher
+from regd.web.factory import StreamingSite
 from regd.web.guard import Guard
-from regd.web.lists import ListHandlers
+from regd.web.limits import Limited, UploadSlots
 from regd.web.manifests import ManifestHandlers
-from regd.web.request import StreamingRequest, StreamingSite
-from regd.web.response import Response
+from regd.web.patience import Patience
+from regd.web.rates import RateTable
+from regd.web.request import StreamingRequest
 from regd.web.site import Closed, Root
 from regd.web.state import StateSigner
 from regd.web.strict import HeadLimits
 from regd.web.tokens import TokenHandlers
 from regd.web.traced import Traced, describe, templates_of
 from regd.web.uploads import UploadHandlers
-from regd.web.urls import Urls
 
 __all__ = ["SETTLE", "Serving"]
-
-#: As the routes have it.
-_Handler = Callable[..., Awaitable[Response]]
 
 #: Of a configuration that names none.
 _NONE: Final[Files] = MappingProxyType({})
@@ -85,6 +83,7 @@ class Serving:
     Storage, registry and site, made of a configuration.
 
     :param access_stream: where access log lines go.
+    :param rates: what :func:`regd.web.rates.make_table` has made, where several processes serve.
     :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
     :ivar on_recorded: called when this process has put something into the journal of events; in a worker, it is the parent who has to know.
     :ivar site: the factory for connections. It stays the same whatever becomes of the configuration.
@@ -92,7 +91,7 @@ class Serving:
     :ivar config: the configuration that is in effect.
     """
 
-    def __init__(self, config: Config, access_stream: LineStream, reactor: Any) -> None:
+    def __init__(self, config: Config, access_stream: LineStream, reactor: Any, rates: int | None = None) -> None:
         self._reactor = reactor
         self._access_log = RequestLog(config, access_stream, reactor)
         self._meter = Meter(config, reactor)
@@ -112,7 +111,9 @@ class Serving:
         self.notifying: Notifying | None = None
         self.on_recorded: Callable[[], None] = self.recorded
         #: Who stands before the handlers, made of each configuration and its files.
-        self._admission = Admission(reactor)
+        self._admission = Admission(reactor, RateTable(rates))
+        #: Of how many processes that serve this is one.
+        self._share = 1
         self._admitted: Admitted | None = None
         #: What accepts connections with TLS, likewise; and what has come of them.
         self._acceptor: TLSAcceptor | None = None
@@ -141,6 +142,7 @@ class Serving:
         self._remotes = self._make_remotes(self.config)
         self.driver.start()
         self._begin_notifying(self.config)
+        self._share = int(files.get(WORKERS, b"1"))
         self._set_resource()
         self._meter.start()
 
@@ -275,6 +277,8 @@ class Serving:
         collect_notifications(samples, {} if self.notifying is None else self.notifying.variables())
         samples.add("regd_tls_handshakes_total", self._handshakes.complete, "complete")
         samples.add("regd_tls_handshakes_total", self._handshakes.failed, "failed")
+        samples.add("regd_logins_failed_total", self._admission.failures)
+        samples.add("regd_connections_turned_away_total", self.site.turned_away)
         expiry = {} if self._acceptor is None else self._acceptor.expiry
         samples.add("regd_tls_certificate_expiry_timestamp_seconds", min(expiry.values(), default=0.0))
         samples.add("regd_storage_damaged_files_total", self._damage.count)
@@ -339,6 +343,10 @@ class Serving:
         self.site.trusts = self.config.reverseproxy.trusts
         self.site.secure = self._acceptor
         self.site.limits = HeadLimits(limits.line, limits.header, limits.fields)
+        # Connections are spread evenly.
+        self.site.most, self.site.most_of_one = (-(-most // self._share) for most in (limits.connections, limits.perclient))
+        timeouts = self.config.http.timeouts
+        self.site.wait_for(Patience(timeouts.header, timeouts.idle, timeouts.read, timeouts.write))
         self._own = self._root()
         self._place()
 
@@ -351,6 +359,9 @@ class Serving:
         if self._tracer is not None:
             self._templates = templates_of(Api.app, self.config.http.prefix)
             answering = Traced(answering, self._tracer)
+        if self.config.ratelimit.address.requests:
+            rates = self._admission.rates(self.config)
+            answering = Limited(answering, rates, self.config.reverseproxy.trusts, self._dispatcher)
         self.site.resource = answering
 
     def _root(self) -> Root:
@@ -369,8 +380,8 @@ class Serving:
         listener = None if self.notifying is None else self.notifying.listener(urls)
         blobs = BlobHandlers(source.blobs, registry.blobs, deletable=deletable, listener=listener)
         manifests = ManifestHandlers(source.manifests, registry.manifests, urls, deletable=deletable, listener=listener)
-        lists = self._lists(registry, source, urls)
-        absent = {} if self._guard is None else self._absent(blobs, manifests, lists, urls)
+        lists = lists_of(config, registry, source, urls)
+        absent = {} if self._guard is None else absent_of(config, blobs, manifests, lists, urls)
         routes = Api(
             self._dispatcher,
             blobs,
@@ -382,25 +393,9 @@ class Serving:
             None if cache is None else cache.namespaces,
             self._guard,
             absent,
+            UploadSlots(-(-config.http.limits.uploads // self._share)),
         ).resource()
         return Root(self._dispatcher, routes, config.http.prefix)
-
-    def _lists(self, registry: Registry, source: PullThroughCache | Registry, urls: Urls) -> ListHandlers:
-        catalog, tags = self.config.catalog.maxentries, self.config.tags.maxtags
-        return ListHandlers(registry.catalog, source.tags, source.referrers, urls, catalog_limit=catalog, tags_limit=tags)
-
-    def _absent(self, blobs: BlobHandlers, manifests: ManifestHandlers, lists: ListHandlers, urls: Urls) -> Mapping[_Handler, _Handler]:
-        """For each handler that reads from a repository, the one of a registry that has nothing: nobody can tell the two apart."""
-        driver = MemoryDriver()
-        gate = Gate(driver, self._sleep, 0.0, self._seconds)
-        empty = Registry(driver, Damage(), manifest_rules(self.config), time.time, self._sleep, gate, None)
-        nothing = self._lists(empty, empty, urls)
-        return {
-            blobs.get: BlobHandlers(empty.blobs, empty.blobs, deletable=False).get,
-            manifests.get: ManifestHandlers(empty.manifests, empty.manifests, urls, deletable=False).get,
-            lists.tags: nothing.tags,
-            lists.referrers: nothing.referrers,
-        }
 
     def _log_access(self, request: StreamingRequest) -> None:
         self._meter.ended(request)

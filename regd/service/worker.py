@@ -22,7 +22,7 @@ from regd.telemetry.logs import LineObserver
 from regd.telemetry.samples import Samples
 from regd.web.ports import adopt
 from regd.workers.channel import TakingEnd
-from regd.workers.children import CHANNEL, CONTROL, LOCK, Given
+from regd.workers.children import CHANNEL, CONTROL, LOCK, RATES, Given
 from regd.workers.control import CannotServe, ParentControl
 
 __all__ = ["Worker", "run"]
@@ -33,6 +33,7 @@ class Worker:
     Serves.
 
     :param channel: where connections come from.
+    :param rates: a descriptor of what all processes know of how often has been asked.
     :param reactor: ``Any``: a reactor is typed as the union of what reactors may be.
     :ivar on_recorded: called when something has been put into the journal of events.
     :ivar status: what the process ends with.
@@ -41,13 +42,20 @@ class Worker:
     _log = Logger()
 
     def __init__(
-        self, channel: socket.socket, log_stream: LineStream, access_stream: LineStream, beginner: LogBeginner, reactor: Any
+        self,
+        channel: socket.socket,
+        log_stream: LineStream,
+        access_stream: LineStream,
+        beginner: LogBeginner,
+        reactor: Any,
+        rates: int | None = None,
     ) -> None:
         self._channel = channel
         self._log_stream = log_stream
         self._access_stream = access_stream
         self._beginner = beginner
         self._reactor = reactor
+        self._rates = rates
         self._observer: LineObserver | None = None
         self._serving: Serving | None = None
         self._taking: TakingEnd | None = None
@@ -70,7 +78,7 @@ class Worker:
                 self._observer = make_observer(self._log_stream, config.log)
                 self._beginner.beginLoggingTo([self._observer])
             if self._serving is None:
-                serving = Serving(config, self._access_stream, self._reactor)
+                serving = Serving(config, self._access_stream, self._reactor, self._rates)
                 serving.on_recorded = self.on_recorded
                 serving.start(files)
                 serving.refuse(self._refusal)
@@ -156,7 +164,7 @@ def run(*, share_log: bool) -> int:
     reactor: Any = installed
     lock = LOCK if share_log else None
     channel = socket.socket(fileno=CHANNEL)
-    worker = Worker(channel, Lines(2, lock), Lines(1, lock), globalLogBeginner, reactor)
+    worker = Worker(channel, Lines(2, lock), Lines(1, lock), globalLogBeginner, reactor, RATES)
     signal.signal(signal.SIGTERM, lambda number, frame: reactor.callFromThread(worker.leave))
     control = ParentControl(worker, worker.leave)
     worker.on_recorded = control.recorded

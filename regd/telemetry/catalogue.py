@@ -73,6 +73,8 @@ _ALL: Final = (
         "When the first of the certificates expires, in seconds since the epoch; 0 without TLS.",
         greatest=True,
     ),
+    Metric("regd_connections_turned_away_total", "counter", "Connections that were closed because there were too many."),
+    Metric("regd_logins_failed_total", "counter", "Passwords, tokens and other credentials that were wrong."),
     Metric("regd_uploads_in_progress", "gauge", "Requests that are bringing the bytes of an upload."),
     Metric("regd_trace_spans_total", "counter", "Spans that have ended, by what became of them.", ("outcome",)),
     # The storage; the name and the labels of registry:2 first.

@@ -22,6 +22,7 @@ from regd.names import Digest, RepositoryName
 from regd.web.blobs import BlobHandlers
 from regd.web.dispatch import Dispatcher
 from regd.web.guard import Guard
+from regd.web.limits import UploadSlots
 from regd.web.lists import ListHandlers
 from regd.web.manifests import ManifestHandlers
 from regd.web.namespaces import Namespaces, local_name
@@ -72,6 +73,7 @@ class Api:
     :param readonly: whether writes are refused now.
     :param namespaces: what names mean, where some repositories are those of other registries.
     :param guard: who asks who asks; nobody where everybody may do everything.
+    :param slots: how many may upload at once; any number, if nobody says.
     :param absent: for each handler that reads from a repository, what answers in its place to somebody who may not know of it.
     """
 
@@ -92,10 +94,14 @@ class Api:
         namespaces: Namespaces | None = None,
         guard: Guard | None = None,
         absent: Mapping[_Handler, _Handler] = MappingProxyType({}),
+        slots: UploadSlots | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._blobs = blobs
         self._uploads = uploads
+        limited = (slots or UploadSlots(0)).limited
+        self._start, self._append, self._finish = limited(uploads.start), limited(uploads.append), limited(uploads.finish)
+        self._put_manifest = limited(manifests.put)
         self._manifests = manifests
         self._lists = lists
         self._tokens = tokens
@@ -137,7 +143,7 @@ class Api:
     @app.route("/v2/<name:name>/blobs/uploads/", methods=["POST"], strict_slashes=False)
     def start_upload(self, request: StreamingRequest, name: RepositoryName) -> IResource:
         """Begin an upload, or have the blob at once: sent along, or mounted (end-4a, end-4b, end-11)."""
-        return self._write_to(self._uploads.start, request, name)
+        return self._write_to(self._start, request, name)
 
     @app.route("/v2/<name:name>/blobs/uploads/<upload>", methods=["GET"])
     def upload_status(self, request: StreamingRequest, name: RepositoryName, upload: str) -> IResource:
@@ -147,12 +153,12 @@ class Api:
     @app.route("/v2/<name:name>/blobs/uploads/<upload>", methods=["PATCH"])
     def append_upload(self, request: StreamingRequest, name: RepositoryName, upload: str) -> IResource:
         """More of a blob (end-5)."""
-        return self._write_to(self._uploads.append, request, name, upload)
+        return self._write_to(self._append, request, name, upload)
 
     @app.route("/v2/<name:name>/blobs/uploads/<upload>", methods=["PUT"])
     def finish_upload(self, request: StreamingRequest, name: RepositoryName, upload: str) -> IResource:
         """The rest of a blob, and its digest (end-6)."""
-        return self._write_to(self._uploads.finish, request, name, upload)
+        return self._write_to(self._finish, request, name, upload)
 
     @app.route("/v2/<name:name>/blobs/uploads/<upload>", methods=["DELETE"])
     def cancel_upload(self, request: StreamingRequest, name: RepositoryName, upload: str) -> IResource:
@@ -169,7 +175,7 @@ class Api:
     @app.route("/v2/<name:name>/manifests/<reference>", methods=["PUT"])
     def put_manifest(self, request: StreamingRequest, name: RepositoryName, reference: str) -> IResource:
         """Push a manifest (end-7)."""
-        return self._write_to(self._manifests.put, request, name, reference)
+        return self._write_to(self._put_manifest, request, name, reference)
 
     @app.route("/v2/<name:name>/manifests/<reference>", methods=["DELETE"])
     def delete_manifest(self, request: StreamingRequest, name: RepositoryName, reference: str) -> IResource:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-__all__ = ["HEADERS", "Forwarded", "forwarded_for", "parse_forwarded", "valid_host"]
+__all__ = ["HEADERS", "Forwarded", "find_client", "forwarded_for", "network_of", "parse_forwarded", "said_chain", "valid_host"]
 
 #: The fields that are looked at.
 HEADERS: Final = ("Forwarded", "X-Forwarded-Proto", "X-Forwarded-Host")
+
+#: An IPv6 address in brackets, with a port perhaps; or an IPv4 address with a port.
+_NODE: Final = re.compile(r"\[([0-9A-Fa-f:.]{2,45})\](?::[0-9]{1,5})?|([0-9.]{7,15}):[0-9]{1,5}")
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._~%-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?", re.ASCII)
 _PAIR = re.compile(r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))\s*')
@@ -49,6 +53,59 @@ def forwarded_for(header: str) -> list[str]:
     (RFC 7239, section 6). An element that does not say has an empty text.
     """
     return [element.get("for", "") for element in _elements(header)]
+
+
+def network_of(address: str) -> str:
+    """Whom an address stands for: an IPv6 address for its /64, which is one customer's mostly."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if not isinstance(found, IPv6Address):
+        return address
+    return str(found.ipv4_mapped or IPv6Address(int(found) >> 64 << 64))
+
+
+def said_chain(values: Callable[[str], Sequence[str]]) -> str:
+    """
+    Who asked whom, as ``X-Forwarded-For`` has it, or ``Forwarded``.
+
+    :param values: those of a header field, by its name.
+    """
+    chain = ", ".join(values("X-Forwarded-For"))
+    # Only then: the usual proxies append to X-Forwarded-For, and let Forwarded through as a client has sent it.
+    return chain or ", ".join(forwarded_for(", ".join(values("Forwarded"))))
+
+
+def find_client(peer: str, chain: str, real: str, trusts: Callable[[str], bool]) -> str:
+    """
+    The address of the client.
+
+    :param chain: as ``X-Forwarded-For`` has it: each proxy has added the address of who asked it.
+    :param real: ``X-Real-IP``, which counts where there is no chain.
+    :returns: the last address in the chain that is not one of the trusted proxies; the peer's where nothing that is said is an address.
+    """
+    found = peer
+    for said in reversed([part.strip() for part in chain.split(",")] if chain else [real.strip()]):
+        address = _address(said)
+        if not address:
+            break
+        found = address
+        if not trusts(address):
+            break
+    return found
+
+
+def _address(said: str) -> str:
+    """The address of a client as proxies write it, with a port perhaps (RFC 7239, section 6); empty for what is none."""
+    match = _NODE.fullmatch(said)
+    address = (match[1] or match[2]) if match is not None else said
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return ""
+    # A zone is of somebody else's links, and may be any text at all.
+    return "" if getattr(found, "scope_id", None) is not None else address
 
 
 def _elements(header: str) -> Iterator[dict[str, str]]:

@@ -14,6 +14,8 @@ from regd.auth.users import ANONYMOUS, Action, Grant, User, granted
 from regd.errors import Denied, TooManyRequests, Unauthorized
 from regd.names import RepositoryName
 from regd.telemetry.asking import peer
+from regd.web.door import Door
+from regd.web.limits import Rates
 from regd.web.request import StreamingRequest
 from regd.web.urls import Urls
 
@@ -33,16 +35,29 @@ class Guard:
     Stands before the handlers.
 
     :param authenticators: the ways to log in; where there are none, nobody has a name but by a certificate. The first one challenges.
+    :param rates: how often each may ask.
+    :param door: slows down who comes with a wrong password again and again.
     :param certificates: whether a client's certificate says who it is, where it says nothing else.
     """
 
     _log = Logger()
 
-    def __init__(self, rules: Rules, authenticators: Sequence[Authenticator], urls: Urls, *, certificates: bool = False) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        authenticators: Sequence[Authenticator],
+        urls: Urls,
+        *,
+        certificates: bool = False,
+        rates: Rates | None = None,
+        door: Door | None = None,
+    ) -> None:
         self._rules = rules
         self._urls = urls
         self._authenticators = {one.scheme: one for one in authenticators}
         self._certificates = certificates
+        self._rates = rates
+        self._door = door
         self._first = authenticators[0] if authenticators else None
         #: Whether it is any use to ask for a name.
         self._asks = self._first is not None and rules.name_helps
@@ -58,15 +73,21 @@ class Guard:
         said = request.requestHeaders._rawHeaders.get(b"Authorization")
         if said is None or self._first is None:
             name = request.channel.certified if self._certificates else ""
-            request.user_name = name
+            self._count(request, name)
             return User(name) if name else ANONYMOUS
         known = request.channel.known
         if known is not None and known[0] is self and known[1] == said:
             user: User = known[2]
         else:
             user = await self._check(request, said)
-        request.user_name = user.name
+        self._count(request, user.name)
         return user
+
+    def _count(self, request: StreamingRequest, name: str) -> None:
+        # Some requests ask twice who it is.
+        if self._rates is not None and name and not request.user_name:
+            self._rates.ask_as(name)
+        request.user_name = name
 
     async def identify_by_password(self, request: StreamingRequest) -> User:
         """
@@ -138,10 +159,12 @@ class Guard:
         try:
             if authenticator is None or len(said) != 1:
                 raise Refused(f"there is no way to log in by {scheme[:32]!r}" if len(said) == 1 else "Authorization is there twice")
-            found = authenticator.check(credentials)
+            found = authenticator.check(credentials) if self._door is None else self._door.check(request, authenticator, credentials)
             user = await found if isinstance(found, Deferred) else found
         except Refused as error:
-            self._log.warn("{address} is not let in: {reason}", address=peer(request.getClientAddress())[0], reason=str(error))
+            if self._door is not None:
+                self._door.failed(request)
+            self._log.warn("{address} is not let in: {reason}", address=peer(request.getClientAddress())[0] or "-", reason=str(error))
             problem = "invalid_token" if scheme.lower() == "bearer" else ""
             raise Unauthorized(headers=self._challenge(request, (), problem)) from None
         except Busy:

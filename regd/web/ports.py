@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import Any
 
@@ -40,7 +41,7 @@ def adopt(connection: socket.socket, factory: Any, reactor: Any) -> None:
 
     :param connection: ours from now on.
     :param factory: ``Any``: Twisted's factories are generic in protocols that know them.
-    :raises OSError: when it has been reset since.
+    :raises OSError: when it has been reset since, or is one too many; closing it is left to the caller.
     """
     connection.setblocking(False)
     peer: Any = connection.getpeername()
@@ -57,6 +58,9 @@ def adopt(connection: socket.socket, factory: Any, reactor: Any) -> None:
     else:
         address = IPv4Address("TCP", *peer)
     protocol = factory.buildProtocol(address)
+    if protocol is None:
+        # It is one too many.
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "there are too many connections")
     transport = _made(*kinds, factory, connection, protocol, peer, None, 0, reactor)
     transport.repstr = f"<{type(protocol).__name__}, adopted>"
     protocol.makeConnection(transport)

@@ -28,38 +28,29 @@ from collections.abc import Callable
 from typing import Any, AnyStr, Final
 from urllib.parse import parse_qs
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.resource import IResource
-from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import NOT_DONE_YET
 
 from regd.asked import ASKED, FIELD, Asked, make_id
 from regd.errors import Unknown
 from regd.spans import Span
 from regd.web.body import RequestBody
 from regd.web.chunked import Chunked
-from regd.web.ending import EndingChannel
 from regd.web.framing import BodyDecoder, FixedLength
 from regd.web.prepared import PreparedRequest
-from regd.web.secure import Acceptor
-from regd.web.strict import HeadLimits, envelope_bytes
+from regd.web.strict import envelope_bytes
+from regd.web.waiting import WaitingChannel
 
-__all__ = ["DRAIN_LIMIT", "StreamingChannel", "StreamingRequest", "StreamingSite"]
+__all__ = ["DRAIN_LIMIT", "StreamingChannel", "StreamingRequest"]
 
 #: How much of an unwanted body is read, in bytes, to save the connection.
 DRAIN_LIMIT: Final = 1024 * 1024
 
 #: How long a client that was refused may go on sending, in seconds, before the connection is cut.
 LINGER: Final = 5
-
-#: A connection without a request is closed after so many seconds.
-IDLE_TIMEOUT: Final = 180.0
-
-#: A body of which nothing has come for so many seconds is given up; that of nginx in the stack that regd replaces.
-BODY_TIMEOUT: Final = 900.0
 
 #: How a connection begins whose client wants TLS (RFC 8446, section 5.1).
 _TLS_HANDSHAKE: Final = 0x16
@@ -144,6 +135,7 @@ class StreamingRequest(PreparedRequest):
         """Handle the request: what ``requestReceived`` does, without looking for form fields in a body."""
         self.begun = True
         self.began = time.perf_counter()
+        self.channel.head_since = None
         self.method, self.uri, self.clientproto = command, path, version
         absolute = None if path.startswith(b"/") else _ABSOLUTE.match(path)
         if absolute is not None:
@@ -234,7 +226,7 @@ class StreamingRequest(PreparedRequest):
             self.channel.send_continue()
 
 
-class StreamingChannel(EndingChannel):
+class StreamingChannel(WaitingChannel):
     """One connection, speaking HTTP/1.1."""
 
     # Names without a type in Twisted, or with one that says less than is so here.
@@ -260,7 +252,7 @@ class StreamingChannel(EndingChannel):
         super().connectionMade()
         self._host, self._peer = self.transport.getHost(), self.transport.getPeer()
         self.limit(self.factory.limits)
-        self.factory.open.add(self)
+        self.factory.channel_made(self)
 
     def getHost(self) -> IAddress:  # noqa: N802 - Twisted's name
         """Our end, asked of the system once; each request wants it twice."""
@@ -302,7 +294,7 @@ class StreamingChannel(EndingChannel):
         request.body.may_lend(framing, lambda: self._body_returned(decoder))
         expect = request.requestHeaders.getRawHeaders(b"Expect")
         self._continue_awaited = bool(expect) and expect[0].lower() == b"100-continue" and self._version == b"HTTP/1.1"
-        self.setTimeout(BODY_TIMEOUT)
+        self.setTimeout(self.factory.patience.read)
         request.begin(self._command, self._path, self._version)
 
     @property
@@ -368,79 +360,6 @@ class StreamingChannel(EndingChannel):
         request: StreamingRequest | None = self.requests[-1] if self.requests else None
         # One whose headers are not complete has no body yet.
         if request is not None and not request.bodiless and self._draining is None and request.body.paused:
-            self.setTimeout(BODY_TIMEOUT)
+            self.setTimeout(self.factory.patience.read)
             return
         super().timeoutConnection()
-
-class StreamingSite(Site):
-    """
-    The factory of the channels.
-
-    :param resource: what answers.
-    :param log_access: called with each request when it is answered, or lost, for the access log.
-    """
-
-    # Twisted wraps its channel to choose between HTTP/1.1 and HTTP/2, and declares the wrapper.
-    protocol: Any = StreamingChannel
-    displayTracebacks = False  # noqa: N815 - Twisted's name
-
-    def __init__(
-        self,
-        resource: IResource,
-        log_access: Callable[[StreamingRequest], None],
-        reactor: IReactorTime | None = None,
-    ) -> None:
-        super().__init__(resource, requestFactory=StreamingRequest, timeout=IDLE_TIMEOUT, reactor=reactor)
-        self._log_access = log_access
-        #: Whether what a peer says about requests is believed, by its address.
-        self.trusts: Callable[[str], bool] = lambda peer: False
-        self.open: set[StreamingChannel] = set()
-        #: For the connections that are made from now on.
-        self.limits = HeadLimits()
-        #: What connections that are made from now on are accepted with; nothing for plain HTTP.
-        self.secure: Acceptor | None = None
-        #: Called when a connection is over.
-        self.on_close: Callable[[], None] = lambda: None
-        self._drained: Deferred[None] | None = None
-
-    def startFactory(self) -> None:  # noqa: N802 - Twisted's name
-        """Somebody listens. Stock opens a log and notes the time every second for it, also when nobody asks for anything."""
-
-    def stopFactory(self) -> None:  # noqa: N802 - Twisted's name
-        """Nobody listens any more."""
-
-    def drain(self) -> Deferred[None]:
-        """Let every connection finish the request that it has, and take no other; fires when none is left."""
-        self._drained = Deferred()
-        for channel in list(self.open):
-            channel.finish_up()
-        self._fire_drained()
-        return self._drained
-
-    def abort(self) -> None:
-        """Cut every connection that is left."""
-        for channel in list(self.open):
-            channel.transport.abortConnection()
-
-    def channel_lost(self, channel: StreamingChannel) -> None:
-        """A connection is gone."""
-        self.open.discard(channel)
-        self.on_close()
-        self._fire_drained()
-
-    def _fire_drained(self) -> None:
-        if self._drained is not None and not self._drained.called and not self.open:
-            self._drained.callback(None)
-
-    def log(self, request: Any) -> None:
-        """A request is answered."""
-        self._log_access(request)
-
-    def lost(self, request: StreamingRequest) -> None:
-        """The client of a request went away: 499 in the log, as nginx has it; nobody is there to be told."""
-        request.setResponseCode(499, b"Client Closed Request")
-        self._log_access(request)
-
-    def acceptableProtocols(self) -> list[bytes]:  # noqa: N802 - Twisted's name
-        """HTTP/1.1 and nothing else: HTTP/2 streams call requests in another order."""
-        return [b"http/1.1"]

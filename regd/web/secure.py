@@ -123,6 +123,11 @@ class SecureTransport(SendingTransport):
         self._lock = Lock()
         self._tls = acceptor.connection(self.socket)
 
+    @property
+    def shaking(self) -> bool:
+        """Whether the handshake is still to be made."""
+        return not self._shaken and not self._turned_away
+
     def getPeerCertificate(self: Any) -> Any:  # noqa: N802 - ISSLTransport's name
         """That of the client, verified or not; or ``None``."""
         return self._tls.get_peer_certificate()

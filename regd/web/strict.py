@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from twisted.web.http import RESPONSES
+
 from regd.asked import make_id
 from regd.errors import BadRequest, RegistryError
 from regd.web.heads import Heads
@@ -127,13 +129,18 @@ class StrictChannel(PlainChannel):
             self.loseConnection()
             return
         # Of a request whose body is wrong, or of none that has got as far.
-        request_id = (self.requests[-1].id if self.requests else "") or make_id()
-        body = envelope_bytes(BadRequest())
+        self.refuse(BadRequest(), (self.requests[-1].id if self.requests else "") or make_id())
+
+    def refuse(self, error: RegistryError, request_id: str) -> None:
+        """Answer with an error whatever is being read, and close."""
+        self._refused = True
+        body = envelope_bytes(error)
         self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nDocker-Distribution-Api-Version: registry/2.0\r\n"
-            b"Connection: close\r\nContent-Length: %d\r\nX-Request-Id: %s\r\n\r\n%s" % (len(body), request_id.encode("ascii"), body)
+            b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nDocker-Distribution-Api-Version: registry/2.0\r\n"
+            b"Connection: close\r\nContent-Length: %d\r\nX-Request-Id: %s\r\n\r\n%s"
+            % (error.status, RESPONSES[error.status], len(body), request_id.encode("ascii"), body)
         )
-        self._tell_refused(request_id, len(body))
+        self._tell_refused(error.status, request_id, len(body))
         self.loseConnection()
 
     @property
@@ -141,14 +148,14 @@ class StrictChannel(PlainChannel):
         """Whether what came was not HTTP."""
         return self._refused
 
-    def _tell_refused(self, request_id: str, sent: int) -> None:
+    def _tell_refused(self, status: int, request_id: str, sent: int) -> None:
         """
-        For the access log: what came was answered with 400. It stands there with as much of a request as there was.
+        For the access log: what came was answered with 400 or 408. It stands there with as much of a request as there was.
 
         :param sent: bytes of the body of that answer.
         """
         request = self.requests[-1] if self.requests else self.requestFactory(self)
-        request.setResponseCode(400)
+        request.setResponseCode(status)
         request.sentLength = sent
         if not request.begun:
             # One that has is logged when the connection is lost, which is now.

@@ -143,6 +143,13 @@ class SendingTransport:
         """Whether something that was written waits for room in the socket."""
         return bool(self.dataBuffer or self._tempDataBuffer)
 
+    @property
+    def backlog(self: Any) -> object:
+        """What has still to be sent, to be compared with what it was before; ``None`` where there is nothing."""
+        if self._sending is not None:
+            return self._sending.offset
+        return len(self.dataBuffer) - self.offset + self._tempDataLen or None
+
     def _isSendBufferFull(self: Any) -> bool:  # noqa: N802 - Twisted's name
         """Whether a producer is to wait: what it has under way, a read of an upstream maybe, comes on top of this (promise P1)."""
         return len(self.dataBuffer) + self._tempDataLen > _SEND_BUFFER  # type: ignore[no-any-return]  # self is Any

@@ -21,12 +21,14 @@ from regd.processes import Lines, how_it_ended
 from regd.workers.channel import channel_pair
 from regd.workers.control import WorkerControl
 
-__all__ = ["ASKED_TO_END", "CHANNEL", "CONTROL", "LOCK", "Child", "Children", "Given", "Output"]
+__all__ = ["ASKED_TO_END", "CHANNEL", "CONTROL", "LOCK", "RATES", "Child", "Children", "Given", "Output"]
 
-#: The descriptors of a worker, beside the three that every program has: connections, what is said, and the lock of the log.
+#: The descriptors of a worker, beside the three that every program has: connections, what is said, the lock of the log, and what all know
+#: of how often has been asked.
 CHANNEL: Final = 3
 CONTROL: Final = 4
 LOCK: Final = 5
+RATES: Final = 6
 
 #: How a worker has ended that was asked to before it could see to that itself.
 ASKED_TO_END: Final = "was killed by SIGTERM"
@@ -107,10 +109,12 @@ class _Spawner:
     :param started: called with each that runs.
     """
 
-    def __init__(self, reactor: Any, outputs: Mapping[int, Output], lock: int | None, ended: Callable[[Child, str], None]) -> None:
+    def __init__(
+        self, reactor: Any, outputs: Mapping[int, Output], lock: int | None, rates: int | None, ended: Callable[[Child, str], None]
+    ) -> None:
         self._reactor = reactor
         self._outputs = outputs
-        self._lock = lock
+        self._shared = {number: fd for number, fd in ((LOCK, lock), (RATES, rates)) if fd is not None}
         self._ended = ended
         self.started: Callable[[Child], None] = lambda child: None
 
@@ -136,8 +140,7 @@ class _Spawner:
             ours, control = socket.socketpair()
             opened += [ours, control]
             descriptors: dict[int, int | str] = {0: null, CHANNEL: theirs.fileno(), CONTROL: control.fileno()}
-            if self._lock is not None:
-                descriptors[LOCK] = self._lock
+            descriptors |= self._shared
             for fd, output in self._outputs.items():
                 descriptors[fd] = output if isinstance(output, int) else "r"
             ours.setblocking(False)
@@ -193,6 +196,7 @@ class Children(ProcessMonitor):
     :param command: starts a worker.
     :param outputs: where the standard output (1) and standard error (2) of workers go.
     :param lock: see :func:`regd.telemetry.lines.make_lock`; ``None`` where workers share no output.
+    :param rates: a descriptor that workers share, too: what :func:`regd.web.rates.make_table` has made.
     :param started: called with each worker that has been started.
     :param ended: called with each that has ended, and what is to be said of that.
     """
@@ -211,6 +215,7 @@ class Children(ProcessMonitor):
         lock: int | None,
         started: Callable[[Child], None],
         ended: Callable[[Child, str], None],
+        rates: int | None = None,
     ) -> None:
         # What we were started with and do not know is nobody's. Otherwise Twisted would have it closed in each worker by its number,
         # which the system refuses where that is above the limit of open files.
@@ -218,7 +223,7 @@ class Children(ProcessMonitor):
             with suppress(OSError):
                 if int(name) > 2:
                     os.set_inheritable(int(name), False)
-        spawner = _Spawner(reactor, outputs, lock, ended)
+        spawner = _Spawner(reactor, outputs, lock, rates, ended)
         spawner.started = started
         super().__init__(spawner)
         for number in range(1, count + 1):

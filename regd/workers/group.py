@@ -57,6 +57,7 @@ class Group:
     :param count: how many workers.
     :param outputs: see :class:`~regd.workers.children.Children`.
     :param lock: see there.
+    :param rates: see there.
     :param path: the file of the configuration.
     :param source: what the parent has read from it.
     :param on_recorded: called when a worker has put something into the journal of events.
@@ -78,6 +79,7 @@ class Group:
         source: bytes,
         reactor: Any,
         on_recorded: Callable[[], None] = lambda: None,
+        rates: int | None = None,
     ) -> None:
         self._reactor = reactor
         self._on_recorded = on_recorded
@@ -98,7 +100,7 @@ class Group:
         # -P: what lies in the directory that the daemon was started in is no module of its.
         command = [sys.executable, "-P", "-m", module, *arguments]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        self._children = Children(reactor, command, environment, count, outputs, lock, self._started, self._ended)
+        self._children = Children(reactor, command, environment, count, outputs, lock, self._started, self._ended, rates)
 
     def listen(self, address: Any) -> IListeningPort:
         """

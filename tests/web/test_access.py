@@ -12,6 +12,8 @@ from twisted.internet.defer import Deferred
 from regd.config.watched import TOKEN_SECRET
 from regd.service import admission, serving
 from regd.storage.threads import Inline
+from regd.web import door
+from regd.web.rates import Rate
 from tests.web.support import OCTETS, ApiCase, digest_of, path_of
 from tests.web.wire import Answer
 
@@ -72,6 +74,8 @@ class AccessCase(ApiCase):
 
     def setUp(self) -> None:
         self.patch(admission, "PoolThreads", lambda reactor, size: Now())
+        # These try wrong ones again and again.
+        self.patch(door, "_FAILURES", Rate(0.0, 1))
         super().setUp()
         self.service.serving.start({PATH: passwords(*USERS), TOKEN_SECRET: SECRET})
         self.addCleanup(lambda: Deferred.fromCoroutine(self.service.serving.close()))

@@ -17,8 +17,9 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from regd.web.factory import StreamingSite
 from regd.web.ports import adopt
-from regd.web.request import StreamingRequest, StreamingSite
+from regd.web.request import StreamingRequest
 from regd.web.transport import send_file
 from tests.web.test_listen import has_ipv6
 from tests.web.test_request import Resource, answer

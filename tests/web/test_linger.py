@@ -17,8 +17,9 @@ from twisted.trial.unittest import TestCase
 
 from regd.config import TCPAddress
 from regd.web import request as request_module
+from regd.web.factory import StreamingSite
 from regd.web.listen import listen
-from regd.web.request import StreamingRequest, StreamingSite
+from regd.web.request import StreamingRequest
 from tests.web.test_request import Resource, answer
 from tests.web.wire import Answer, parse_answers
 

@@ -21,9 +21,10 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from regd.config import TCPAddress, UnixAddress
+from regd.web.factory import StreamingSite
 from regd.web.leaving import turn_away
 from regd.web.listen import listen, url_of
-from regd.web.request import StreamingRequest, StreamingSite
+from regd.web.request import StreamingRequest
 from tests.web.test_request import Resource, answer
 
 

@@ -29,9 +29,10 @@ from regd.storage.appending import BATCH, QueuedAppender
 from regd.storage.driver import Lender, StorageError
 from regd.storage.threads import PoolThreads
 from regd.web.body import BodyAborted, RequestBody, SocketSource
+from regd.web.factory import StreamingSite
 from regd.web.framing import FixedLength
 from regd.web.listen import listen
-from regd.web.request import StreamingRequest, StreamingSite
+from regd.web.request import StreamingRequest
 from regd.web.transport import Lease, lend
 from tests.storage.test_appending import MemorySink
 from tests.web.test_request import Resource

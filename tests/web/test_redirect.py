@@ -6,8 +6,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from regd.web.dispatch import Dispatcher
+from regd.web.factory import StreamingSite
 from regd.web.redirect import Redirect
-from regd.web.request import StreamingSite
 from tests.web.wire import Client
 
 

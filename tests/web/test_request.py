@@ -21,7 +21,9 @@ from zope.interface import implementer
 
 from regd.web.body import BodyAborted
 from regd.web.ending import ARRIVING
-from regd.web.request import BODY_TIMEOUT, DRAIN_LIMIT, IDLE_TIMEOUT, LINGER, StreamingRequest, StreamingSite
+from regd.web.factory import StreamingSite
+from regd.web.patience import Patience
+from regd.web.request import DRAIN_LIMIT, LINGER, StreamingRequest
 from tests.web.wire import READ, Client, chunked, request_bytes
 
 MIB = 1024 * 1024
@@ -544,7 +546,7 @@ class TimeoutTests(SiteCase):
 
     def test_idle(self) -> None:
         client = self.client()
-        self.advance(client, IDLE_TIMEOUT - 1)
+        self.advance(client, Patience().idle - 1)
         self.assertFalse(client.wire.lost)
         self.advance(client, 1)
         self.assertTrue(client.wire.lost)
@@ -554,22 +556,22 @@ class TimeoutTests(SiteCase):
         for data in (b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nX"):
             client = self.client()
             client.send(data)
-            self.advance(client, IDLE_TIMEOUT)
+            self.advance(client, Patience().idle)
             self.assertTrue(client.wire.lost)
 
     def test_idle_after_an_early_answer(self) -> None:
         self.resource.on_request = answer
         client = self.client()
         client.send(request_bytes("PUT", "/x", [("Content-Length", "10")]) + b"x")
-        self.advance(client, BODY_TIMEOUT)
+        self.advance(client, Patience().read)
         self.assertTrue(client.wire.lost)
 
     def test_idle_after_a_request(self) -> None:
         self.resource.on_request = answer
         client = self.client()
-        self.advance(client, IDLE_TIMEOUT - 1)
+        self.advance(client, Patience().idle - 1)
         client.send(request_bytes("PUT", "/x", body=b"x"))
-        self.advance(client, IDLE_TIMEOUT - 1)
+        self.advance(client, Patience().idle - 1)
         self.assertFalse(client.wire.lost)
         self.advance(client, 1)
         self.assertTrue(client.wire.lost)
@@ -577,7 +579,7 @@ class TimeoutTests(SiteCase):
     def test_a_handler_may_take_its_time(self) -> None:
         client = self.client()
         client.send(request_bytes("PUT", "/x", body=b"x"))
-        self.advance(client, 10 * BODY_TIMEOUT)
+        self.advance(client, 10 * Patience().read)
         self.assertFalse(client.wire.lost)
         answer(self.requests[0])
         client.settle()
@@ -587,9 +589,9 @@ class TimeoutTests(SiteCase):
         client = self.client()
         client.send(request_bytes("PUT", "/x", [("Content-Length", "10")]))
         _, done = self.take(self.requests[0])
-        self.advance(client, BODY_TIMEOUT - 1)
+        self.advance(client, Patience().read - 1)
         client.send(b"x")
-        self.advance(client, BODY_TIMEOUT - 1)
+        self.advance(client, Patience().read - 1)
         self.assertFalse(client.wire.lost)
         self.advance(client, 1)
         self.assertTrue(client.wire.lost)
@@ -601,7 +603,7 @@ class TimeoutTests(SiteCase):
         client.send(request_bytes("PUT", "/x", [("Content-Length", "10")]))
         _, done = self.take(self.requests[0])
         for _ in range(10):
-            self.advance(client, BODY_TIMEOUT / 2)
+            self.advance(client, Patience().read / 2)
             client.send(b"x")
         self.successResultOf(done)
 
@@ -609,14 +611,14 @@ class TimeoutTests(SiteCase):
         client = self.client()
         client.send(request_bytes("PUT", "/x", [("Content-Length", "10")]) + b"x")
         # First nobody wants it, then its consumer is behind.
-        self.advance(client, 3 * BODY_TIMEOUT)
+        self.advance(client, 3 * Patience().read)
         self.assertFalse(client.wire.lost)
         _, done = self.take(self.requests[0])
         self.requests[0].body.pauseProducing()
-        self.advance(client, 3 * BODY_TIMEOUT)
+        self.advance(client, 3 * Patience().read)
         self.assertFalse(client.wire.lost)
         self.requests[0].body.resumeProducing()
-        self.advance(client, BODY_TIMEOUT)
+        self.advance(client, Patience().read)
         self.assertTrue(client.wire.lost)
         self.failureResultOf(done, BodyAborted)
 
@@ -624,7 +626,7 @@ class TimeoutTests(SiteCase):
         """A time-out closes; where the close does not come through, the connection is cut."""
         client = self.client()
         self.patch(client.wire, "end", lambda reason: None)
-        self.advance(client, IDLE_TIMEOUT)
+        self.advance(client, Patience().idle)
         self.assertFalse(client.wire.aborted)
         self.advance(client, LINGER)
         self.assertTrue(client.wire.aborted)

@@ -25,8 +25,9 @@ from twisted.trial.unittest import TestCase
 
 from regd.config import TLS, KeyPair, TCPAddress
 from regd.tls.acceptor import Tally, TLSAcceptor
+from regd.web.factory import StreamingSite
 from regd.web.listen import listen
-from regd.web.request import StreamingRequest, StreamingSite
+from regd.web.request import StreamingRequest
 from regd.web.transport import lend, send_file, take_back
 from tests.e2e.certificates import Authority, Certificate
 from tests.web.test_request import Resource, answer

@@ -26,9 +26,10 @@ from twisted.trial.unittest import TestCase
 
 from regd.config import TCPAddress, UnixAddress
 from regd.storage.driver import Content
+from regd.web.factory import StreamingSite
 from regd.web.listen import listen
 from regd.web.ranges import ByteRange, multipart
-from regd.web.request import StreamingRequest, StreamingSite
+from regd.web.request import StreamingRequest
 from regd.web.response import ContentBody, Response, send
 from regd.web.transport import SEND_AT_ONCE, hold, send_file
 from tests.web.test_request import Resource

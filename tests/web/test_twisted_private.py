@@ -25,7 +25,8 @@ from twisted.web import http, server
 from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 
-from regd.web.request import StreamingChannel, StreamingRequest, StreamingSite
+from regd.web.factory import StreamingSite
+from regd.web.request import StreamingChannel, StreamingRequest
 
 
 class Recorder(http.HTTPChannel):
