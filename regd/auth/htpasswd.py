@@ -91,7 +91,7 @@ class PasswordFile:
             if not colon or not name:
                 problem = "is not a name, a colon and a hash"
             elif hashed is None:
-                problem = "has no bcrypt hash; `htpasswd -B` writes one"
+                problem = "has no bcrypt hash; `regd htpasswd` writes one"
             elif int(hashed[1]) not in _COSTS:
                 problem = f"has a hash of cost {int(hashed[1])}; {_COSTS[0]} to {_COSTS[-1]} are allowed"
             try:

@@ -1,4 +1,4 @@
-"""The ``regd`` command: ``serve``, ``check-config``, ``garbage-collect``, ``scrub``, ``--version``."""
+"""The ``regd`` command: ``serve``, ``check-config``, ``garbage-collect``, ``scrub``, ``htpasswd``, ``--version``."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ where it was when it is started again."""
 _SCRUB_MORE = """\
 Each finding is one line: where, relative to the root directory; what is wrong; what can be done about it, or was. exit status: 0 when
 all is well, or has been mended; 1 when there is damage that remains; 2 when it could not be done, or was stopped before its end."""
+
+
+_HTPASSWD = """\
+Write a password into a file for auth.htpasswd, as htpasswd -B does. It is asked for twice on a terminal, and read from the first line of
+standard input otherwise. A running regd sees the change by itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,7 +96,20 @@ def _parser() -> argparse.ArgumentParser:
     scrubbing.set_defaults(command=_scrub)
     for command in (serve, checking, collecting, scrubbing):
         command.add_argument("file", nargs="?", metavar="CONFIG", help=_FILE)
+    passwords = commands.add_parser("htpasswd", help="write a password into a file", description=_HTPASSWD)
+    work = "work of a check, 10 to 16 (%(default)s)"
+    passwords.add_argument("--cost", type=int, choices=range(10, 17), default=12, metavar="N", help=work)
+    passwords.add_argument("-D", "--delete", action="store_true", help="remove the user")
+    passwords.add_argument("path", metavar="FILE", help="what auth.htpasswd.path names; made if it is not there")
+    passwords.add_argument("user", metavar="USER", help="whose password it is")
+    passwords.set_defaults(command=_htpasswd)
     return parser
+
+
+def _htpasswd(parsed: argparse.Namespace) -> int:
+    from regd.cli import htpasswd  # noqa: PLC0415 - as below
+
+    return htpasswd.run(parsed.path, parsed.user, cost=parsed.cost, delete=parsed.delete)
 
 
 def _duration(text: str) -> float:

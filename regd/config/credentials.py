@@ -14,12 +14,16 @@ from collections.abc import Mapping
 
 from regd.config.error import ConfigError
 
-__all__ = ["DIRECTORY", "read_credentials"]
+__all__ = ["DIRECTORY", "read_credentials", "read_secret_files"]
 
 #: The variable with the directory that systemd has put them in.
 DIRECTORY = "CREDENTIALS_DIRECTORY"
 
 _VARIABLE = re.compile(r"(?:regd_)?(REGISTRY_[A-Za-z0-9_]+)")
+
+#: Variables that name a file with the value of another one, as images of the Docker library have it. The first of those that are none is a
+#: key, and below the others operators choose the names.
+_NAMED_FILE = re.compile(r"(REGISTRY_(?!HEALTH_FILE|LOG_FIELDS_|HTTP_HEADERS_|GROUPS_)[A-Za-z0-9_]+)_FILE")
 
 #: systemd lets them be no larger.
 _LARGEST = 1024 * 1024
@@ -44,10 +48,35 @@ def read_credentials(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _read(path: str) -> str:
+def read_secret_files(environ: Mapping[str, str]) -> dict[str, str]:
+    """
+    Variables such as ``REGISTRY_HTTP_SECRET_FILE``, which name a file: a secret of Docker or Kubernetes.
+
+    :param environ: the variables of the process.
+    :returns: the variables without ``_FILE``, each with what is in its file.
+    :raises ConfigError: when one cannot be read, is no text in UTF-8, or the variable itself is there, too.
+    """
+    found: dict[str, str] = {}
+    for name, path in sorted(environ.items()):
+        variable = _NAMED_FILE.fullmatch(name)
+        if variable is None or not path:
+            continue
+        if variable[1] in environ:
+            raise ConfigError(f"{name}: found {variable[1]} beside it, allowed: one of them")
+        try:
+            found[variable[1]] = _read(path, name)
+        except ConfigError:
+            raise
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "this cannot be the path of a file"
+            raise ConfigError(f"{name}: cannot read {path}: {reason}") from None
+    return found
+
+
+def _read(path: str, whose: str = DIRECTORY) -> str:
     with open(path, "rb") as file:
         content = file.read(_LARGEST)
     try:
         return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        raise ConfigError(f"{DIRECTORY}: found bytes that are no text in {path}, allowed: text in UTF-8") from None
+        raise ConfigError(f"{whose}: found bytes that are no text in {path}, allowed: text in UTF-8") from None

@@ -10,7 +10,7 @@ from regd.config import keys
 from regd.config.auths import read_access, read_auth, read_groups
 from regd.config.caches import in_plain_text, make_upstream
 from regd.config.caching import CacheLimits, CacheUpstream, PullThrough
-from regd.config.credentials import read_credentials
+from regd.config.credentials import read_credentials, read_secret_files
 from regd.config.document import ListNode, MapNode, Node, is_null, parse_document
 from regd.config.environment import CONFIGURATION_PATH, override
 from regd.config.error import ConfigError, one_line, shown
@@ -96,7 +96,9 @@ def parse(source: bytes, path: str, environ: Mapping[str, str]) -> Loaded:
         msg = f"{path}: found no keys at the top of the file, allowed: a map that begins with version: 0.1"
         raise ConfigError(msg)
     _check_version(document)
-    tree, unknown = override(document, {**environ, **read_credentials(environ)}, keys.ROOT)
+    files = read_secret_files(environ)
+    plain = {name: value for name, value in environ.items() if name.removesuffix("_FILE") not in files}
+    tree, unknown = override(document, {**plain, **files, **read_credentials(environ)}, keys.ROOT)
     found = survey(tree, keys.ROOT)
     reading = _Reading(tree, environ, found.errors)
     config = _config(reading)

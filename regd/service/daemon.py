@@ -18,7 +18,7 @@ from twisted.python.components import Componentized
 
 from regd import __version__
 from regd.config import Config, ConfigError, FilesystemStorage, InMemoryStorage, Loaded, NoStorage, load
-from regd.config.watched import TOKEN_SECRET, WORKERS, Files, named_files, pack, read_files
+from regd.config.watched import TOKEN_SECRET, WORKERS, Files, NamedFile, named_files, pack, read_files
 from regd.service.advice import advice
 from regd.service.following import Following
 from regd.service.limits import raise_file_limit
@@ -157,7 +157,7 @@ class RegistryService(MultiService):
             say("one process serves, and not {count}: no other could see what is in storage.inmemory", count=self._count)
             self._count = 1
         try:
-            self._following.follow(named_files(config))
+            self._following.follow(self._followed(config))
             files = self._read_files(config)
             self.serving.start(files)
             self._packed = pack(self._loaded.source, files)
@@ -242,6 +242,9 @@ class RegistryService(MultiService):
         for warning in loaded.warnings:
             self._log.warn("{path}: {warning}", path=loaded.path, warning=warning)
 
+    def _followed(self, config: Config) -> tuple[NamedFile, ...]:
+        return (NamedFile("the configuration", self._path), *named_files(config))
+
     def _read_files(self, config: Config) -> Files:
         return {**read_files(config), TOKEN_SECRET: self._token_secret, WORKERS: str(self._count).encode("ascii")}
 
@@ -260,9 +263,10 @@ class RegistryService(MultiService):
         watched = self.serving.config.health, self.serving.driver
         self._manager.reloading()
         try:
+            self._following.follow(self._followed(self.serving.config))
             loaded = load(self._path, os.environ)
             config, stays = keep(self.serving.config, loaded.config)
-            self._following.follow(named_files(config))
+            self._following.follow(self._followed(config))
             files = self._read_files(config)
             self.serving.configure(config, files)
         except ConfigError as error:

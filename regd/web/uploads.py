@@ -133,7 +133,7 @@ class UploadHandlers:
 
     def _offset(self, request: StreamingRequest, upload: Upload) -> int | None:
         """Where the client says that its chunk begins: in ``Content-Range``, else in the URL that it was given."""
-        stated = self._signer.offset(argument(request, "_state"), upload.name, upload.id)
+        stated = self._signer.offset(argument(request, "_state"), upload.name, upload.id, request.user_name)
         header = request.getHeader("content-range")
         if header is None:
             return stated
@@ -154,7 +154,7 @@ class UploadHandlers:
 
     def _standing(self, request: StreamingRequest, upload: Upload) -> dict[str, str]:
         return {
-            "Location": self._urls.upload(request, upload.name, upload.id, self._signer.sign(upload)),
+            "Location": self._urls.upload(request, upload.name, upload.id, self._signer.sign(upload, request.user_name)),
             # registry:2 says 0-0 of an empty upload too, and clients know it.
             "Range": f"0-{max(upload.size - 1, 0)}",
             "Docker-Upload-UUID": upload.id,

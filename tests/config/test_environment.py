@@ -192,7 +192,6 @@ class UnknownTests(ConfigCase):
     def test_the_nearest_is_named(self) -> None:
         for name, nearest in {
             "REGISTRY_HTTP_ADRR": "REGISTRY_HTTP_ADDR",
-            "REGISTRY_HTTP_SECRET_FILE": "REGISTRY_HTTP_SECRET",
             "REGISTRY_STORAGE_FILESYSTEM_ROOTDIR": "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY",
             "REGISTRY_STORAGE_DELETE_ENABLE": "REGISTRY_STORAGE_DELETE_ENABLED",
             "REGISTRY_LOGS_LEVEL": "REGISTRY_LOG_LEVEL",

@@ -39,6 +39,12 @@ class StateTests(SynchronousTestCase):
         for size in (0, 1, 10**12):
             self.assertEqual(self.signer.offset(self.signed(size), NAME, ID), size)
 
+    def test_whose_it_is(self) -> None:
+        alice = self.signer.sign(upload(5), "alice")
+        self.assertEqual(self.signer.offset(alice, NAME, ID, "alice"), 5)
+        for state, user in ((alice, "bob"), (alice, ""), (self.signed(5), "alice")):
+            self.assertRaises(BlobUploadInvalid, self.signer.offset, state, NAME, ID, user)
+
     def test_form(self) -> None:
         """As ``registry:2`` writes it: base64url of HMAC-SHA256 and JSON."""
         raw = base64.urlsafe_b64decode(self.signed(7))
