@@ -62,10 +62,11 @@ class Guard:
         #: Whether it is any use to ask for a name.
         self._asks = self._first is not None and rules.name_helps
 
-    async def identify(self, request: StreamingRequest) -> User:
+    async def identify(self, request: StreamingRequest, *wanted: Grant) -> User:
         """
         Who asks. A client says it with each request; on one connection it is found out once for the same words.
 
+        :param wanted: what for; a client whose token is not good any more gets another one for that.
         :raises Unauthorized: when somebody says who they are and does not show it: also where nobody need say anything, because who has
             mistyped a password wants to know.
         :raises TooManyRequests: when it cannot be checked now.
@@ -79,7 +80,7 @@ class Guard:
         if known is not None and known[0] is self and known[1] == said:
             user: User = known[2]
         else:
-            user = await self._check(request, said)
+            user = await self._check(request, said, wanted)
         self._count(request, user.name)
         return user
 
@@ -113,7 +114,8 @@ class Guard:
         :raises Unauthorized: when they may not, and could if they said who they are, or had a token for it.
         :raises Denied: when they may not.
         """
-        user = await self.identify(request)
+        wanted = Grant("repository", name, _WANTED[action])
+        user = await self.identify(request, wanted)
         if granted(user, "repository", name, action):
             if self._rules.allows(user, name, action):
                 return True
@@ -121,7 +123,7 @@ class Guard:
                 if action == "pull" and request.method in {b"GET", b"HEAD"}:
                     return False
                 raise Denied(detail=_detail("repository", name, action))
-        raise self._unauthorized(request, user, Grant("repository", name, _WANTED[action]))
+        raise self._unauthorized(request, user, wanted)
 
     async def admit_to_catalog(self, request: StreamingRequest) -> Callable[[RepositoryName], bool]:
         """
@@ -129,7 +131,7 @@ class Guard:
 
         :raises Unauthorized: as :meth:`admit`, as for :exc:`Denied`.
         """
-        user = await self.identify(request)
+        user = await self.identify(request, _CATALOG)
         if granted(user, "registry", "catalog", "*"):
             if self._rules.allows(user, "", "catalog"):
                 return lambda name: self._rules.allows(user, name, "pull")
@@ -153,7 +155,7 @@ class Guard:
         user = await self.identify(request)
         return granted(user, "repository", name, "pull") and self._rules.allows(user, name, "pull")
 
-    async def _check(self, request: StreamingRequest, said: Sequence[bytes]) -> User:
+    async def _check(self, request: StreamingRequest, said: Sequence[bytes], wanted: Sequence[Grant]) -> User:
         scheme, _, credentials = said[0].decode("latin-1").strip().partition(" ")
         authenticator = self._authenticators.get(scheme.lower()) or self._authenticators.get("")
         try:
@@ -166,7 +168,7 @@ class Guard:
                 self._door.failed(request)
             self._log.warn("{address} is not let in: {reason}", address=peer(request.getClientAddress())[0] or "-", reason=str(error))
             problem = "invalid_token" if scheme.lower() == "bearer" else ""
-            raise Unauthorized(headers=self._challenge(request, (), problem)) from None
+            raise Unauthorized(headers=self._challenge(request, wanted, problem)) from None
         except Busy:
             raise TooManyRequests("too many passwords are being checked, try again", headers=_AGAIN) from None
         if authenticator.lasting and request.channel is not None:

@@ -16,7 +16,7 @@ from tests.e2e.certificates import Authority, Certificate
 from tests.e2e.daemon import Peer
 from tests.e2e.proxying import Exchange, Upstream
 
-__all__ = ["BASIC", "PASSWORD", "USERNAME", "GuardedPeer", "TokenServer", "with_htpasswd", "with_tokens"]
+__all__ = ["BASIC", "PASSWORD", "SERVICE", "USERNAME", "GuardedPeer", "TokenServer", "with_htpasswd", "with_tokens"]
 
 # Not to be found in any log, answer or listing of regd.
 USERNAME, PASSWORD = "canary-user", "canary-password-7Kq"
@@ -27,7 +27,7 @@ HTPASSWD = f"{USERNAME}:$2b$05$abcdefghijklmnopqrstuuVunw4Eqi2dseGj0kn.B1proLP55
 #: The value of Authorization that belongs to them (RFC 7617).
 BASIC = "Basic " + base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
 
-_SERVICE = "the test's registry"
+SERVICE = "the test's registry"
 
 
 class TokenServer:
@@ -38,6 +38,7 @@ class TokenServer:
     :ivar issued: all tokens so far.
     :ivar asked: the request lines so far, with the value of Authorization that came with each.
     :ivar lifetime: of the next tokens, in seconds.
+    :ivar grants: the actions that are granted to who asks for them.
     :ivar anonymous: whether those without credentials get tokens that count, too.
     """
 
@@ -48,6 +49,7 @@ class TokenServer:
         self.issued: list[str] = []
         self.asked: list[tuple[str, str]] = []
         self.lifetime = 300
+        self.grants = {"pull"}
         self.anonymous = False
         self.upstream = Upstream(self._answer)
 
@@ -67,7 +69,7 @@ class TokenServer:
         if given in self.issued and (path == "/v2/" or f"repository:{name}:pull" in self._scopes(given)):
             return ""
         scope = "" if path == "/v2/" else f',scope="repository:{name}:pull"'
-        return f'Bearer realm="{self.realm}",service="{_SERVICE}"{scope}'
+        return f'Bearer realm="{self.realm}",service="{SERVICE}"{scope}'
 
     def close(self) -> None:
         """End it."""
@@ -99,7 +101,7 @@ class TokenServer:
         for scope in " ".join(scopes).split():
             kind, _, rest = scope.partition(":")
             name, _, actions = rest.rpartition(":")
-            access.append({"type": kind, "name": name, "actions": [action for action in actions.split(",") if action == "pull"]})
+            access.append({"type": kind, "name": name, "actions": [action for action in actions.split(",") if action in self.grants]})
         claims = {
             "iss": "the test",
             "sub": "anybody",
@@ -148,7 +150,7 @@ def with_tokens(directory: Path, data: Path, tokens: TokenServer) -> GuardedPeer
     :return: a docker-registry that wants tokens.
     """
     peer = GuardedPeer(directory, data)
-    told = f"    realm: {tokens.realm}\n    service: {_SERVICE}\n    issuer: the test\n    rootcertbundle: {tokens.bundle}\n"
+    told = f"    realm: {tokens.realm}\n    service: {SERVICE}\n    issuer: the test\n    rootcertbundle: {tokens.bundle}\n"
     _add(peer, f"auth:\n  token:\n{told}")
     return peer
 

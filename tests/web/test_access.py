@@ -77,21 +77,57 @@ class AccessCase(ApiCase):
         # These try wrong ones again and again.
         self.patch(door, "_FAILURES", Rate(0.0, 1))
         super().setUp()
-        self.service.serving.start({PATH: passwords(*USERS), TOKEN_SECRET: SECRET})
-        self.addCleanup(lambda: Deferred.fromCoroutine(self.service.serving.close()))
+        self.start()
         plain = self.ask
 
         def as_admin(method: str, target: str | bytes, headers: object = (), body: bytes | None = None, **more: object) -> Answer:
-            return plain(method, target, [*headers, *login("admin")], body, **more)  # type: ignore[misc, arg-type]  # as ask has them
+            return plain(method, target, [*headers, *self.administrator(str(target))], body, **more)  # type: ignore[misc, arg-type]  # as ask has them
 
         self.ask = as_admin  # type: ignore[method-assign]  # what the helpers of ApiCase push, an administrator pushes
         for name in ("public/a", "team/a", "hidden/a"):
             self.digest, self.manifest = self.push_image(name, "v1")
         self.ask = plain  # type: ignore[method-assign]  # from now on as it was
 
+    def start(self) -> None:
+        """Have it serve."""
+        self.service.serving.start({PATH: passwords(*USERS), TOKEN_SECRET: SECRET})
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.service.serving.close()))
+
+    def administrator(self, target: str) -> list[tuple[str, str]]:
+        """
+        :return: The field of who may do everything.
+        """
+        return login("admin")
+
     def by(self, user: str, method: str, target: str, body: bytes | None = None) -> Answer:
         fields = login(user) + ([OCTETS] if body is not None else [])
         return self.ask(method, target, fields, body)
+
+    def endpoints(self, name: str) -> list[tuple[str, str, bytes | None, str, set[int]]]:
+        """
+        :return: Method, target, body, action, and the statuses of who may, where the repository is there and where it is not.
+        """
+        layer, absent = digest_of(b"layer"), digest_of(b"absent")
+        upload = "00000000-0000-4000-8000-000000000000"
+        put = json.dumps({"schemaVersion": 2}).encode()
+        return [
+            ("GET", f"/v2/{name}/manifests/v1", None, "pull", {200, 404}),
+            ("HEAD", f"/v2/{name}/manifests/v1", None, "pull", {200, 404}),
+            ("GET", f"/v2/{name}/manifests/{self.digest}", None, "pull", {200, 404}),
+            ("GET", f"/v2/{name}/blobs/{layer}", None, "pull", {200, 404}),
+            ("HEAD", f"/v2/{name}/blobs/{layer}", None, "pull", {200, 404}),
+            ("GET", f"/v2/{name}/blobs/{absent}", None, "pull", {404}),
+            ("GET", f"/v2/{name}/tags/list", None, "pull", {200, 404}),
+            ("GET", f"/v2/{name}/referrers/{self.digest}", None, "pull", {200}),
+            ("POST", f"/v2/{name}/blobs/uploads/", b"", "push", {202}),
+            ("GET", f"/v2/{name}/blobs/uploads/{upload}", None, "push", {404}),
+            ("PATCH", f"/v2/{name}/blobs/uploads/{upload}", b"x", "push", {404}),
+            ("PUT", f"/v2/{name}/blobs/uploads/{upload}?digest={layer}", b"x", "push", {404}),
+            ("DELETE", f"/v2/{name}/blobs/uploads/{upload}", None, "push", {404}),
+            ("PUT", f"/v2/{name}/manifests/new", put, "push", {400}),
+            ("DELETE", f"/v2/{name}/manifests/absent", None, "delete", {404}),
+            ("DELETE", f"/v2/{name}/blobs/{absent}", None, "delete", {404}),
+        ]
 
 
 class CertificateTests(AccessCase):
@@ -145,32 +181,6 @@ class CertificateWithoutRulesTests(CertificateTests):
 
 
 class EndpointTests(AccessCase):
-    def endpoints(self, name: str) -> list[tuple[str, str, bytes | None, str, set[int]]]:
-        """
-        :return: Method, target, body, action, and the statuses of who may, where the repository is there and where it is not.
-        """
-        layer, absent = digest_of(b"layer"), digest_of(b"absent")
-        upload = "00000000-0000-4000-8000-000000000000"
-        put = json.dumps({"schemaVersion": 2}).encode()
-        return [
-            ("GET", f"/v2/{name}/manifests/v1", None, "pull", {200, 404}),
-            ("HEAD", f"/v2/{name}/manifests/v1", None, "pull", {200, 404}),
-            ("GET", f"/v2/{name}/manifests/{self.digest}", None, "pull", {200, 404}),
-            ("GET", f"/v2/{name}/blobs/{layer}", None, "pull", {200, 404}),
-            ("HEAD", f"/v2/{name}/blobs/{layer}", None, "pull", {200, 404}),
-            ("GET", f"/v2/{name}/blobs/{absent}", None, "pull", {404}),
-            ("GET", f"/v2/{name}/tags/list", None, "pull", {200, 404}),
-            ("GET", f"/v2/{name}/referrers/{self.digest}", None, "pull", {200}),
-            ("POST", f"/v2/{name}/blobs/uploads/", b"", "push", {202}),
-            ("GET", f"/v2/{name}/blobs/uploads/{upload}", None, "push", {404}),
-            ("PATCH", f"/v2/{name}/blobs/uploads/{upload}", b"x", "push", {404}),
-            ("PUT", f"/v2/{name}/blobs/uploads/{upload}?digest={layer}", b"x", "push", {404}),
-            ("DELETE", f"/v2/{name}/blobs/uploads/{upload}", None, "push", {404}),
-            ("PUT", f"/v2/{name}/manifests/new", put, "push", {400}),
-            ("DELETE", f"/v2/{name}/manifests/absent", None, "delete", {404}),
-            ("DELETE", f"/v2/{name}/blobs/{absent}", None, "delete", {404}),
-        ]
-
     def test_each_by_each(self) -> None:
         for name in ("public/a", "team/a", "hidden/a", "public/no", "team/no", "hidden/no"):
             for method, target, body, action, statuses in self.endpoints(name):
@@ -191,7 +201,8 @@ class EndpointTests(AccessCase):
                         self.assertEqual((answer.status, challenge), (403, None), case)
                         self.assertEqual(json.loads(answer.body)["errors"][0]["code"], "DENIED")
                 wrong = self.ask(method, target, [*login("admin", "wrong"), *([OCTETS] if body is not None else [])], body)
-                self.assertEqual((wrong.status, wrong.get("WWW-Authenticate")), (401, REALM), (method, target, wrong))
+                scope = f'scope="repository:{name}:{"pull,push" if action == "push" else action}"'
+                self.assertEqual((wrong.status, wrong.get("WWW-Authenticate")), (401, f"{REALM},{scope}"), (method, target, wrong))
 
     def test_what_is_hidden_is_as_what_is_not_there(self) -> None:
         def seen(user: str, name: str) -> list[tuple[int, bytes, tuple[tuple[str, str], ...]]]:
@@ -217,8 +228,9 @@ class EndpointTests(AccessCase):
         for value in ("Basic", "Basic x", "Bearer abc", "Basic " + base64.b64encode(b"admin").decode(), "", "basic  ", "Digest a=b"):
             for target in ("/v2/", "/v2/public/a/manifests/v1", "/v2/_catalog"):
                 answer = self.ask("GET", target, [("Authorization", value)])
+                scope = {"/v2/": "", "/v2/_catalog": ',scope="registry:catalog:*"'}.get(target, ',scope="repository:public/a:pull"')
                 error = ',error="invalid_token"' if value.startswith("Bearer") else ""
-                self.assertEqual((answer.status, answer.get("WWW-Authenticate")), (401, REALM + error), value)
+                self.assertEqual((answer.status, answer.get("WWW-Authenticate")), (401, REALM + scope + error), value)
         twice = self.ask("GET", "/v2/", login("admin") * 2)
         self.assertEqual(twice.status, 401)
         self.assertEqual(self.ask("GET", "/v2/", [("authorization", login("admin")[0][1].replace("Basic", "bAsIc"))]).status, 200)
