@@ -41,7 +41,7 @@ from regd.config.model import (
 from regd.config.notifying import Endpoint, Ignore, Notifications
 from regd.config.proxying import HealthCheck, Route, Timeouts, Upstream, UpstreamTLS
 from regd.config.report import Report, check
-from regd.config.tlsvalues import HSTS, TLS, KeyPair
+from regd.config.tlsvalues import HSTS, TLS, KeyPair, LetsEncrypt
 from regd.config.tracingvalues import Tracing
 from regd.config.window import Window
 
@@ -72,6 +72,7 @@ __all__ = [
     "IndexRules",
     "Issuer",
     "KeyPair",
+    "LetsEncrypt",
     "Limits",
     "Loaded",
     "Log",

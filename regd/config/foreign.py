@@ -20,7 +20,6 @@ _SCHEMA1 = "manifests of schema 1 are refused"
 _DRIVERS = "filesystem or inmemory"
 _NO_DRIVER = "this version does not have the driver"
 _NO_AUTH = "this version does not have this way to log in, and must not start open where the configuration says that it is protected"
-_NO_ACME = "regd does not ask for certificates itself; certbot or lego do, and regd serves what they renew without a restart"
 
 
 def _ignored(section: str, instead: str, names: str, switch: str = "") -> list[Row]:
@@ -63,10 +62,6 @@ FOREIGN: tuple[Row, ...] = (
     ),
     *_ignored("reporting", _REPORTING, "bugsnag.apikey bugsnag.releasestage bugsnag.endpoint"),
     *_ignored("reporting", _REPORTING, "newrelic.licensekey newrelic.name newrelic.verbose"),
-    *(
-        Refused(f"http.tls.letsencrypt.{name}", _NO_ACME, "http.tls.certificate and http.tls.key", free=name == "hosts")
-        for name in ("cachefile", "email", "hosts", "directoryurl")
-    ),
     Ignored("http.h2c.enabled", "regd speaks HTTP/1.1", harmless=("false",)),
     *_ignored("redis", _REDIS, "addr username password db dialtimeout readtimeout writetimeout"),
     *_ignored("redis", _REDIS, "pool.maxidle pool.maxactive pool.idletimeout tls.enabled tls.certificate tls.key"),

@@ -8,9 +8,9 @@ from regd.config.addresses import TCPAddress, UnixAddress, parse_tcp_address
 from regd.config.auths import Reading
 from regd.config.error import ConfigError, shown
 from regd.config.schema import Key
-from regd.config.sections import file_path, section
-from regd.config.tlsvalues import HSTS, MODES, TLS, ClientAuth, KeyPair, MinimumTLS
-from regd.config.values import Parser, boolean, choice, duration, from_text, list_of
+from regd.config.sections import file_path, host_name, section
+from regd.config.tlsvalues import HSTS, MODES, TLS, ClientAuth, KeyPair, LetsEncrypt, MinimumTLS
+from regd.config.values import Parser, boolean, choice, duration, from_text, list_of, text
 
 __all__ = ["TLS_KEYS", "read_tls"]
 
@@ -43,6 +43,12 @@ def _redirect(found: str) -> TCPAddress | None:
     return parse_tcp_address(found) if found else None
 
 
+def _directory_url(found: str) -> str:
+    if found and not (found.startswith("https://") and found.isprintable() and found.isascii() and " " not in found):
+        raise ValueError("the URL of an ACME server's directory, https://")
+    return found
+
+
 CERTIFICATE = Key("http.tls.certificate", *_PATH)
 KEY = Key("http.tls.key", *_PATH)
 CERTIFICATES: Key[tuple[KeyPair, ...]] = Key(
@@ -58,6 +64,11 @@ REDIRECT: Key[TCPAddress | None] = Key("http.tls.redirect", from_text(_redirect,
 HSTS_MAXAGE = Key("http.tls.hsts.maxage", duration(), 0.0)
 HSTS_SUBDOMAINS = Key("http.tls.hsts.includesubdomains", boolean(), default=False)
 
+CACHEFILE = Key("http.tls.letsencrypt.cachefile", *_PATH)
+HOSTS: Key[tuple[str, ...]] = Key("http.tls.letsencrypt.hosts", list_of(from_text(host_name, shown), "hub.example.com"), ())
+EMAIL = Key("http.tls.letsencrypt.email", text(), "")
+DIRECTORYURL = Key("http.tls.letsencrypt.directoryurl", from_text(_directory_url, shown), "")
+
 #: ``Any``: they are of many types.
 TLS_KEYS: tuple[Key[Any], ...] = (
     CERTIFICATE,
@@ -70,6 +81,10 @@ TLS_KEYS: tuple[Key[Any], ...] = (
     REDIRECT,
     HSTS_MAXAGE,
     HSTS_SUBDOMAINS,
+    CACHEFILE,
+    HOSTS,
+    EMAIL,
+    DIRECTORYURL,
 )
 
 
@@ -86,7 +101,11 @@ def read_tls(reading: Reading, addr: TCPAddress | UnixAddress) -> TLS | None:
         given, missing = (CERTIFICATE, KEY) if first.certificate else (KEY, CERTIFICATE)
         reading.errors.append(ConfigError(f"{missing.path}: found nothing beside {given.path}, allowed: both, or neither of them"))
         return None
-    pairs = ((first,) if first.certificate else ()) + get(CERTIFICATES)
+    letsencrypt = _letsencrypt(reading)
+    if letsencrypt is not None and first.certificate:
+        found = f"{CACHEFILE.path}: found it beside {CERTIFICATE.path}"
+        reading.errors.append(ConfigError(f"{found}, allowed: one of them, as in registry:2"))
+    pairs = ((first,) if first.certificate else ()) + (letsencrypt.pairs() if letsencrypt is not None else ()) + get(CERTIFICATES)
     if not pairs:
         _refuse_without(reading)
         return None
@@ -100,10 +119,27 @@ def read_tls(reading: Reading, addr: TCPAddress | UnixAddress) -> TLS | None:
     if suites and minimum == "tls1.3":
         reading.warnings.append(f"{SUITES.path}: nothing to do, because http.tls.minimumtls is tls1.3, whose suites are not to be chosen")
     redirect = get(REDIRECT)
+    if letsencrypt is not None and redirect is None:
+        # Where whoever gives out certificates looks whether a name is ours (RFC 8555, section 8.3).
+        redirect = TCPAddress("", 80)
     if redirect is not None and isinstance(addr, UnixAddress):
         allowed = "nothing, because http.addr is a Unix socket, which no URL leads to"
         reading.errors.append(ConfigError(f"{REDIRECT.path}: found {redirect}, allowed: {allowed}"))
-    return TLS(pairs, cas, auth, minimum, suites, redirect, HSTS(get(HSTS_MAXAGE), get(HSTS_SUBDOMAINS)))
+    return TLS(pairs, cas, auth, minimum, suites, redirect, HSTS(get(HSTS_MAXAGE), get(HSTS_SUBDOMAINS)), letsencrypt)
+
+
+def _letsencrypt(reading: Reading) -> LetsEncrypt | None:
+    get = reading.get
+    found = LetsEncrypt(get(CACHEFILE).rstrip("/"), get(HOSTS), get(EMAIL), get(DIRECTORYURL))
+    if found == LetsEncrypt("", ()):
+        return None
+    if not found.cachefile:
+        allowed = "the directory that certificates are kept in; without it each start would ask for new ones"
+        reading.errors.append(ConfigError(f"{CACHEFILE.path}: found nothing beside the rest of letsencrypt, allowed: {allowed}"))
+    if not found.hosts:
+        allowed = "the names that certificates are for; without them, whoever asks for any name would have one asked for"
+        reading.errors.append(ConfigError(f"{HOSTS.path}: found nothing, allowed: {allowed}"))
+    return found if found.cachefile and found.hosts else None
 
 
 def _refuse_without(reading: Reading) -> None:

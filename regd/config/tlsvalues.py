@@ -7,7 +7,7 @@ from typing import Final, Literal, get_args
 
 from regd.config.addresses import TCPAddress
 
-__all__ = ["HSTS", "MODES", "TLS", "ClientAuth", "KeyPair", "MinimumTLS"]
+__all__ = ["HSTS", "MODES", "TLS", "ClientAuth", "KeyPair", "LetsEncrypt", "MinimumTLS"]
 
 ClientAuth = Literal["request-client-cert", "require-any-client-cert", "verify-client-cert-if-given", "require-and-verify-client-cert"]
 MinimumTLS = Literal["tls1.2", "tls1.3"]
@@ -36,9 +36,29 @@ class HSTS:
 
 
 @dataclass(frozen=True)
+class LetsEncrypt:
+    """``http.tls.letsencrypt``.
+
+    :ivar cachefile: the directory that the account and the certificates are kept in, as ``registry:2`` keeps them.
+    :ivar hosts: each gets a certificate of its own.
+    :ivar directoryurl: of an ACME server; empty for that of Let's Encrypt.
+    """
+
+    cachefile: str
+    hosts: tuple[str, ...]
+    email: str = ""
+    directoryurl: str = ""
+
+    def pairs(self) -> tuple[KeyPair, ...]:
+        """The files of the certificates, each with its key in it."""
+        return tuple(KeyPair(f"{self.cachefile}/{host}", f"{self.cachefile}/{host}") for host in self.hosts)
+
+
+@dataclass(frozen=True)
 class TLS:
     """``http.tls``.
 
+    :ivar letsencrypt: where the pairs come from, if nobody puts them there.
     :ivar pairs: the first is for clients that name no server, or one that no certificate is for.
     :ivar clientcas: files in PEM with the authorities that clients' certificates are from.
     :ivar clientauth: ``None`` where clients are not asked for one.
@@ -53,6 +73,7 @@ class TLS:
     ciphersuites: tuple[str, ...] = ()
     redirect: TCPAddress | None = None
     hsts: HSTS = HSTS()
+    letsencrypt: LetsEncrypt | None = None
 
     @property
     def certificate(self) -> str:

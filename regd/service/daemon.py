@@ -28,6 +28,7 @@ from regd.service.notifying import add_recorded
 from regd.service.orders import EndingOrders
 from regd.service.ports import CannotListen, Ports
 from regd.service.refusing import refusal
+from regd.service.renewing import Renewing
 from regd.service.reread import keep
 from regd.service.serving import SETTLE, Serving
 from regd.service.systemd import Manager
@@ -122,9 +123,11 @@ class RegistryService(MultiService):
         self._health = self._make_health()
         self.debug_site = StreamingSite(self._debug_root(), _silent, reactor)
         self.ports = Ports(reactor)
-        self._redirect_site = StreamingSite(
-            Redirect(Dispatcher({}), lambda: self.serving.config.http.host, lambda: self.ports.port), _silent, reactor
+        self._renewing = Renewing(self._reread, reactor)
+        redirect = Redirect(
+            Dispatcher({}), lambda: self.serving.config.http.host, lambda: self.ports.port, self._renewing.published
         )
+        self._redirect_site = StreamingSite(redirect, _silent, reactor)
         self._following = Following(self._file_changed, reactor)
         #: The configuration and its files, for workers.
         self._packed = b""
@@ -157,6 +160,7 @@ class RegistryService(MultiService):
             say("one process serves, and not {count}: no other could see what is in storage.inmemory", count=self._count)
             self._count = 1
         try:
+            self._renewing.prepare(config)
             self._following.follow(self._followed(config))
             files = self._read_files(config)
             self.serving.start(files)
@@ -176,6 +180,7 @@ class RegistryService(MultiService):
         except CannotListen as error:
             self._give_up(f"{error}")
         self._health.start()
+        self._renewing.begin()
         for number, handler in ((signal.SIGHUP, self._reread), (signal.SIGUSR1, self._reopen)):
             self._signals_before[number] = self._on_signal(number, handler)
         # Twisted has its handlers of signals by then.
@@ -266,6 +271,7 @@ class RegistryService(MultiService):
             self._following.follow(self._followed(self.serving.config))
             loaded = load(self._path, os.environ)
             config, stays = keep(self.serving.config, loaded.config)
+            self._renewing.prepare(config)
             self._following.follow(self._followed(config))
             files = self._read_files(config)
             self.serving.configure(config, files)
@@ -289,6 +295,7 @@ class RegistryService(MultiService):
             self._health.start()
         self.debug_site.resource = self._debug_root()
         self.upkeep.configure()
+        self._renewing.begin()
         self.serving.deliver()
         if self.group is None:
             self._tell_reread("")
@@ -344,6 +351,7 @@ class RegistryService(MultiService):
         super().stopService()
         self._stopping = True
         self._following.stop()
+        self._renewing.stop()
         for number, handler in self._signals_before.items():
             signal.signal(number, handler)
         self._signals_before.clear()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from regd.errors import BadRequest
 from regd.web.dispatch import Dispatcher
@@ -20,12 +21,20 @@ class Redirect(Leaf):
 
     :param base: says ``http.host``, which is where if it is given.
     :param port: says the port that speaks TLS.
+    :param published: what is answered at some paths instead, for whoever looks whether a name is ours (RFC 8555, section 8.3).
     """
 
-    def __init__(self, dispatcher: Dispatcher, base: Callable[[], str], port: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        base: Callable[[], str],
+        port: Callable[[], int],
+        published: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._dispatcher = dispatcher
         self._base = base
         self._port = port
+        self._published = published
 
     def render(self, request: StreamingRequest) -> object:
         """Answer a request."""
@@ -36,6 +45,9 @@ class Redirect(Leaf):
         return self._dispatcher.answering(answer).render(request)
 
     def _answer(self, request: StreamingRequest) -> Response:
+        found = self._published.get(request.path.decode("latin-1"))
+        if found is not None:
+            return Response(200, {"Content-Type": "application/octet-stream"}, found.encode("ascii"))
         base = self._base() or self._origin(request)
         target = request.uri.decode("latin-1")
         if not target.startswith("/"):

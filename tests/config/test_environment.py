@@ -232,7 +232,7 @@ class ErrorTests(ConfigCase):
             (
                 "REGISTRY_HTTP_TLS_LETSENCRYPT_HOSTS_0",
                 "h",
-                "http.tls.letsencrypt.hosts (REGISTRY_HTTP_TLS_LETSENCRYPT_HOSTS_0): found, but ",
+                "http.tls.letsencrypt.cachefile: found nothing beside the rest of letsencrypt",
             ),
             ("REGISTRY_PROXY_REMOTEURL", "*x", 'proxy.remoteurl (REGISTRY_PROXY_REMOTEURL): found "*x", allowed: the URL of a registry'),
         ):

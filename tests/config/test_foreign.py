@@ -139,11 +139,6 @@ class RefusedTests(ConfigCase):
         for text in ("[htpasswd]", "[]"):
             self.refused(f"auth: {text}", "auth (line 3): found a list")
 
-    def test_certificates_that_nobody_asks_for(self) -> None:
-        for text in ("{email: e}", "{cachefile: /c, hosts: [a.example]}", "{hosts: [a.example]}"):
-            line = self.refused(f"http: {{tls: {{letsencrypt: {text}}}}}", "http.tls.letsencrypt.")
-            self.assertIn("certbot", line)
-
     def test_other_names_must_not_be_left_out_silently(self) -> None:
         self.refused("proxy: {remotenamespace: x}", "proxy.remotenamespace (line 3): found, but ")
 

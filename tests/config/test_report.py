@@ -49,7 +49,10 @@ class ReportTests(ConfigCase):
         tls = {key.path for key in OBEYED if key.path.startswith("http.tls.")}
         self.assertEqual(shown, {key.path for key in OBEYED} - told_otherwise - cache - tls | {"proxy.remoteurl", "proxy.upstreams"})
         shown = {line.partition(": ")[0] for line in summary(self.config("http: {tls: {certificate: /c, key: /k}}"))}
-        self.assertEqual(shown & tls, tls)
+        asked = {key for key in tls if ".letsencrypt." in key}
+        self.assertEqual(shown & tls, tls - asked)
+        found = self.config("http: {tls: {letsencrypt: {cachefile: /c, hosts: [a.example]}}}")
+        self.assertEqual({line.partition(": ")[0] for line in summary(found)} & tls, tls)
         shown = {line.partition(": ")[0] for line in summary(self.config("proxy: {remoteurl: 'http://u'}"))}
         # The one is a part of proxy.tls, the other is proxy.cache.maxage.
         self.assertEqual(shown & cache, cache - {"proxy.cafile", "proxy.ttl", "proxy.upstreams"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from regd.config import HSTS, TLS, KeyPair, TCPAddress
+from regd.config import HSTS, TLS, KeyPair, LetsEncrypt, TCPAddress
 from regd.config.tlskeys import TLS_KEYS
 from tests.config.support import ConfigCase
 
@@ -45,6 +45,20 @@ class TLSTests(ConfigCase):
         )
         assert found is not None
         self.assertEqual((found.certificate, found.key, found.certificates), ("/c", "/k", (KeyPair("/d", "/l"),)))
+
+    def test_letsencrypt(self) -> None:
+        found = self.tls("letsencrypt: {cachefile: /var/lib/c/, hosts: [A.example, b.example], email: me@example.com}")
+        expected = LetsEncrypt("/var/lib/c", ("a.example", "b.example"), "me@example.com")
+        assert found is not None
+        self.assertEqual((found.letsencrypt, found.redirect), (expected, TCPAddress("", 80)))
+        self.assertEqual(found.certificate, "/var/lib/c/a.example")
+        for text, start in (
+            ("letsencrypt: {hosts: [a.example]}", "http.tls.letsencrypt.cachefile: found nothing"),
+            ("letsencrypt: {cachefile: /c}", "http.tls.letsencrypt.hosts: found nothing"),
+            (f"{PAIR}, letsencrypt: {{cachefile: /c, hosts: [a.example]}}", "http.tls.letsencrypt.cachefile: found it beside http.tls.cer"),
+            ("letsencrypt: {cachefile: /c, hosts: [a.example], directoryurl: x}", "http.tls.letsencrypt.directoryurl (line 3): found"),
+        ):
+            self.refused(f"http: {{tls: {{{text}}}}}", start)
 
     def test_a_list_is_enough(self) -> None:
         self.assertEqual(self.tls("certificates: [{certificate: /d, key: /l}]"), TLS((KeyPair("/d", "/l"),)))
